@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What runs vCPUs: KVM, or qtest (nothing runs, the test drives devices). One table of operations;
+ * the machine and the migration code call through it and do not know which it is.
+ */
+#ifndef ACCEL_ACCEL_H
+#define ACCEL_ACCEL_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "system/memory.h"
+
+struct vm;
+struct vcpu;
+
+struct accel_ops {
+    const char *name;
+
+    /* The machine is built: all RAM maps and the vCPU count are known. Creates slots and vCPUs
+     * (threads wait stopped). */
+    bool (*start)(struct vm *vm, GError **err);
+    void (*stop)(struct vm *vm); /* ends the vCPU threads, for exit */
+
+    /*
+     * Lets vCPUs run / makes them stop. pause returns when none executes guest code; machine lock
+     * held, may be dropped inside. Neither touches the run state.
+     */
+    void (*resume)(struct vm *vm);
+    void (*pause)(struct vm *vm);
+    void (*reset)(struct vm *vm); /* vCPUs and in-kernel devices to power-on state; stopped */
+
+    void (*irq_line)(struct vm *vm, unsigned gsi, bool level); /* GSIs 0-23 */
+    void (*msi)(struct vm *vm, uint64_t address, uint32_t data);
+
+    /*
+     * Dirty tracking of guest writes (any thread but one at a time; no machine lock needed).
+     * start/stop switch it for all maps. sync ORs pages dirtied since the last sync into `bitmap`
+     * of each block through `mark`, and re-arms them, unless the backend clears later (manual
+     * protect): then pages [first, first+n) are re-armed by clear before they are sent.
+     */
+    bool (*dirty_start)(struct vm *vm, GError **err);
+    void (*dirty_stop)(struct vm *vm);
+    bool (*dirty_sync)(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err);
+    void (*dirty_clear)(struct vm *vm, struct ram_block *block, uint64_t first_page,
+                        uint64_t pages);
+};
+
+struct accel {
+    const struct accel_ops *ops;
+    /* options of -accel that were given */
+    uint32_t dirty_ring_size; /* entries per vCPU; 0 = dirty log */
+};
+
+/* "kvm", "qtest"; in order of preference for `kvm:qtest` lists. Options checked by the accelerator.
+ */
+struct accel *accel_kvm_new(struct vm *vm, uint32_t dirty_ring_size, GError **err);
+struct accel *accel_qtest_new(struct vm *vm, GError **err);
+void accel_free(struct accel *a);
+
+#endif

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Devices. A device is one file: its state, its registers, its vmstate table, and one struct
+ * device_class at the bottom that DEVICE_CLASS() makes known. Nothing else lists devices.
+ *
+ *   struct serial { struct device dev; ...own state... };
+ *   static const struct device_class serial_class = { .name = "isa-serial", .size = sizeof(struct
+ * serial), ... }; DEVICE_CLASS(serial_class);
+ *
+ * Life: device_new() allocates zeroed memory, sets properties to their defaults and then to what
+ * -global says; the board sets what it knows (base address, interrupt); device_realize() checks,
+ * registers I/O regions and the savevm entry. reset puts the registers to their power-on values;
+ * the machine calls it once before the first start and at each system reset. All with the machine
+ * lock held.
+ */
+#ifndef HW_DEVICE_H
+#define HW_DEVICE_H
+
+#include <glib.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "migration/vmstate.h"
+
+struct vm;
+struct device;
+
+enum property_type {
+    PROPERTY_BOOL, /* bool */
+    PROPERTY_UINT8,
+    PROPERTY_UINT16,
+    PROPERTY_UINT32,
+    PROPERTY_UINT64,
+    PROPERTY_STRING,      /* char *, owned by the device */
+    PROPERTY_ON_OFF_AUTO, /* int: 0 off, 1 on, 2 auto */
+};
+
+struct property {
+    const char *name;
+    enum property_type type;
+    size_t offset; /* in the device struct */
+    uint64_t def;  /* default; strings start as NULL */
+    const char *help;
+};
+
+struct device_class {
+    const char *name; /* QOM type name, "isa-serial" */
+    const char *description;
+    size_t size;                       /* of the whole struct; struct device is its first member */
+    const struct property *properties; /* ends with {} ; may be NULL */
+    bool (*realize)(struct device *dev, GError **err); /* may be NULL */
+    void (*reset)(struct device *dev);                 /* may be NULL */
+    void (*unrealize)(struct device *dev);             /* frees what realize made; may be NULL */
+    /* Saved state; NULL where the device has none. */
+    const struct vmstate *vmstate;
+    unsigned reset_order; /* lower first; 0 usual */
+};
+
+struct device {
+    const struct device_class *class;
+    struct vm *vm;
+    char *id;   /* from the command line; NULL for the machine's own */
+    char *path; /* qom path, "/machine/unattached/device[3]" */
+    uint32_t
+        instance_id; /* in the stream: 0, 1, ... per idstr; the board may set it before realize */
+};
+
+struct device *device_new(struct vm *vm, const struct device_class *class, const char *id,
+                          GError **err);
+/* On failure frees the device. */
+bool device_realize(struct device *dev, GError **err);
+void device_free(struct device *dev);
+bool device_set_property(struct device *dev, const char *name, const char *value, GError **err);
+json_t *device_get_property(struct device *dev, const char *name, GError **err);
+
+void device_class_register(const struct device_class *class);
+const struct device_class *device_class_find(const char *name);
+void device_class_foreach(void (*fn)(const struct device_class *class, void *opaque), void *opaque);
+#define DEVICE_CLASS(c)                                                                            \
+    static void __attribute__((constructor)) c##_register(void)                                    \
+    {                                                                                              \
+        device_class_register(&c);                                                                 \
+    }
+
+/* -global DRIVER.PROP=VALUE, remembered for later device_new(). */
+void device_global_add(const char *driver, const char *property, const char *value);
+
+#endif

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The virtual machine: what owns everything else, its lock, its run state, its clock.
+ *
+ * Lock. vm_lock() is the machine lock. It is held by the main loop's thread while it dispatches
+ * (released while it polls), by a vCPU thread while it handles an exit that reaches a device, and
+ * by a migration thread for the short stretches that touch devices or the run state. It is not
+ * recursive. docs/architecture.md, "Threads and locks", has the whole picture.
+ */
+#ifndef SYSTEM_VM_H
+#define SYSTEM_VM_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "system/memory.h"
+
+struct accel;
+struct board;
+struct chardev_set;
+struct device;
+struct migration;
+struct monitor_set;
+struct object_set;
+struct qtest;
+struct savevm;
+struct vcpu;
+struct vm_clock;
+
+/* Names and meaning as QEMU's RunState. Order is internal. */
+enum run_state {
+    RUN_STATE_PRELAUNCH,
+    RUN_STATE_RUNNING,
+    RUN_STATE_PAUSED,
+    RUN_STATE_INMIGRATE,
+    RUN_STATE_FINISH_MIGRATE,
+    RUN_STATE_POSTMIGRATE,
+    RUN_STATE_SHUTDOWN,
+    RUN_STATE_INTERNAL_ERROR,
+    RUN_STATE_IO_ERROR,
+    RUN_STATE_GUEST_PANICKED,
+    RUN_STATE_SAVE_VM,
+    RUN_STATE_RESTORE_VM,
+    RUN_STATE_SUSPENDED,
+    RUN_STATE_WATCHDOG,
+    RUN_STATE_DEBUG,
+    RUN_STATE_COLO,
+    RUN_STATE__MAX,
+};
+const char *run_state_name(enum run_state s); /* "running", "finish-migrate", ... */
+int run_state_parse(const char *name);        /* -1: no such state */
+
+/* Why the machine is shut down or reset: names as QMP's ShutdownCause. */
+enum shutdown_cause {
+    SHUTDOWN_CAUSE_NONE,
+    SHUTDOWN_CAUSE_HOST_ERROR,
+    SHUTDOWN_CAUSE_HOST_QMP_QUIT,
+    SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET,
+    SHUTDOWN_CAUSE_HOST_SIGNAL,
+    SHUTDOWN_CAUSE_HOST_UI,
+    SHUTDOWN_CAUSE_GUEST_SHUTDOWN,
+    SHUTDOWN_CAUSE_GUEST_RESET,
+    SHUTDOWN_CAUSE_GUEST_PANIC,
+};
+
+struct vm {
+    GMutex lock;
+    struct memory *memory;
+    struct accel *accel;
+    struct board *board; /* the machine type's own state */
+    struct vm_clock *clock;
+    struct chardev_set *chardevs;
+    struct monitor_set *monitors;
+    struct savevm *savevm; /* what is saved and loaded, in stream order */
+    struct migration *migration;
+    struct object_set *objects; /* -object */
+    struct qtest *qtest;
+    GPtrArray *devices; /* struct device *, in order of realisation */
+    struct vcpu **vcpus;
+    unsigned vcpu_count;
+
+    /* what the command line said */
+    char *name;       /* NULL: none */
+    uint8_t uuid[16]; /* textual byte order */
+    bool uuid_set;
+    bool no_reboot, no_shutdown, only_migratable;
+    bool autostart; /* not -S */
+
+    enum run_state run_state; /* machine lock */
+    bool exiting;
+    int exit_status;
+};
+
+static inline void vm_lock(struct vm *vm)
+{
+    g_mutex_lock(&vm->lock);
+}
+static inline void vm_unlock(struct vm *vm)
+{
+    g_mutex_unlock(&vm->lock);
+}
+
+/* All of the following: machine lock held. */
+
+static inline bool vm_is_running(const struct vm *vm)
+{
+    return vm->run_state == RUN_STATE_RUNNING;
+}
+/*
+ * Starts the vCPUs and the virtual clock and emits RESUME; the state becomes running. Nothing
+ * happens when it already runs. Called on the destination and by `cont`.
+ */
+void vm_start(struct vm *vm);
+/*
+ * Stops the vCPUs (returns when none executes guest code any more; drops the machine lock
+ * meanwhile), stops the virtual clock, emits STOP when it was running, and sets the state, which is
+ * one of the stopped ones.
+ */
+void vm_stop(struct vm *vm, enum run_state state);
+/* Sets a stopped state without STOP/RESUME (finish-migrate -> postmigrate). */
+void vm_set_run_state(struct vm *vm, enum run_state state);
+
+/*
+ * Ask for something that the main loop does soon after (any thread that holds the machine lock; a
+ * vCPU calls them from an exit). Guest-caused resets and shutdowns obey -no-reboot and
+ * -no-shutdown.
+ */
+void vm_request_reset(struct vm *vm, enum shutdown_cause cause);
+void vm_request_shutdown(struct vm *vm, enum shutdown_cause cause);
+void vm_request_powerdown(struct vm *vm); /* presses the power button, emits POWERDOWN */
+void vm_request_stop(struct vm *vm,
+                     enum run_state state); /* e.g. internal-error, from a vCPU thread */
+/* Registers what the power button does (the machine's GED). */
+void vm_set_powerdown_handler(struct vm *vm, void (*fn)(void *opaque), void *opaque);
+/* True while a reset or a shutdown is asked for and not yet done. */
+bool vm_request_pending(struct vm *vm);
+
+/* An interrupt line of the machine (GSI number) goes to a level; edge-triggered users pulse. */
+void vm_irq_set(struct vm *vm, unsigned gsi, bool level);
+#define VM_GSI_COUNT 48
+
+/* Runs fn(opaque) once on the main loop with the machine lock held. Any thread, lock or not. */
+void vm_run_in_main_loop(struct vm *vm, void (*fn)(void *opaque), void *opaque);
+
+/*
+ * The virtual clock, ns since the machine began to run; stands still while the vCPUs are stopped;
+ * QEMU's QEMU_CLOCK_VIRTUAL. Under -accel qtest it only moves when qtest steps it.
+ */
+int64_t vm_clock_ns(struct vm *vm);
+/* Sets the (stopped) clock: what a loaded stream says. */
+void vm_clock_set_ns(struct vm *vm, int64_t ns);
+
+/* One-shot timers on the virtual clock. Callbacks run on the main loop with the machine lock held.
+ */
+struct vm_timer;
+struct vm_timer *vm_timer_new(struct vm *vm, void (*fn)(void *opaque), void *opaque);
+void vm_timer_free(struct vm_timer *t);
+void vm_timer_mod(struct vm_timer *t, int64_t expire_ns);
+void vm_timer_del(struct vm_timer *t);
+/* Absolute expiry, or -1 when not armed: the wire form of a `timer` field. */
+int64_t vm_timer_expire_ns(const struct vm_timer *t);
+
+#endif

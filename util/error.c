@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Errors and the lines people read on stderr; see include/util/error.h. */
+#include "util/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+G_DEFINE_QUARK(ferry-error-quark, ferry_error)
+
+/* How lines on stderr look is a property of the process, like stderr itself. */
+static struct {
+    bool timestamp;
+    char *guest_name;
+} report_style;
+
+void error_set(GError **err, enum ferry_error_code code, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!err) {
+        return;
+    }
+    va_start(ap, fmt);
+    g_autofree char *text = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    g_set_error_literal(err, FERRY_ERROR, code, text);
+}
+
+void error_set_errno(GError **err, enum ferry_error_code code, int errnum, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!err) {
+        return;
+    }
+    va_start(ap, fmt);
+    g_autofree char *text = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    g_set_error(err, FERRY_ERROR, code, "%s: %s", text, g_strerror(errnum));
+}
+
+const char *error_qmp_class(const GError *err)
+{
+    if (err->domain != FERRY_ERROR) {
+        return "GenericError";
+    }
+    switch (err->code) {
+    case FERRY_ERROR_COMMAND_NOT_FOUND:
+        return "CommandNotFound";
+    case FERRY_ERROR_DEVICE_NOT_FOUND:
+        return "DeviceNotFound";
+    case FERRY_ERROR_DEVICE_NOT_ACTIVE:
+        return "DeviceNotActive";
+    case FERRY_ERROR_KVM_MISSING_CAP:
+        return "KVMMissingCap";
+    default:
+        return "GenericError";
+    }
+}
+
+static void report(const char *level, const char *fmt, va_list ap)
+{
+    g_autofree char *text = g_strdup_vprintf(fmt, ap);
+    g_autofree char *stamp = NULL;
+
+    if (report_style.timestamp) {
+        g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+        g_autofree char *day = g_date_time_format(now, "%Y-%m-%dT%H:%M:%S");
+
+        stamp = g_strdup_printf("%s.%06dZ ", day, g_date_time_get_microsecond(now));
+    }
+    /* one fprintf: lines of different threads do not mix */
+    fprintf(stderr, "%s%s%sferry-system-x86_64: %s%s\n", stamp ? stamp : "",
+            report_style.guest_name ? report_style.guest_name : "",
+            report_style.guest_name ? " " : "", level, text);
+}
+
+void report_error(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    report("", fmt, ap);
+    va_end(ap);
+}
+
+void report_warning(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    report("warning: ", fmt, ap);
+    va_end(ap);
+}
+
+void report_info(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    report("info: ", fmt, ap);
+    va_end(ap);
+}
+
+void report_configure(bool timestamp, const char *guest_name)
+{
+    report_style.timestamp = timestamp;
+    g_free(report_style.guest_name);
+    report_style.guest_name = g_strdup(guest_name);
+}
