@@ -42,6 +42,8 @@ bool channel_finish(struct channel *ch, GError **err);
 
 /* Longest wait for progress of one call, milliseconds; 0 = without limit (only for tests). Default 30,000. */
 void channel_set_timeout(struct channel *ch, unsigned ms);
+/* The same for the reading direction alone, for a return path on which silence is no fault. */
+void channel_set_read_timeout(struct channel *ch, unsigned ms);
 
 /* True where the peer can answer on the same channel (sockets, socket descriptors). */
 bool channel_is_duplex(const struct channel *ch);

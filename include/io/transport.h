@@ -3,7 +3,7 @@
  * Where a migration goes to or comes from: the address forms of `migrate` and `-incoming`, and how each of
  * them becomes a channel (see io/channel.h).
  *
- *   tcp:HOST:PORT   unix:PATH   fd:NAME-OR-NUMBER   exec:COMMAND   file:PATH[,offset=N]
+ *   tcp:HOST:PORT[,ipv4=on|off][,ipv6=on|off][,to=PORT]   unix:PATH   fd:NAME-OR-NUMBER   exec:COMMAND   file:PATH[,offset=N]
  *
  * Connecting and accepting block, so they run on a thread of the migration, never on the main loop and never
  * with the machine lock held. A cancel descriptor (an eventfd) that becomes readable ends every wait at once.
@@ -29,6 +29,8 @@ struct transport_address {
     char *fd_name; /* fd: a getfd name or a decimal number */
     char **argv; /* exec: NULL-terminated; `exec:CMD` is {"/bin/sh", "-c", CMD} */
     uint64_t offset; /* file, bytes */
+    int family; /* tcp: AF_UNSPEC, or AF_INET / AF_INET6 where `ipv4=` and `ipv6=` leave only one */
+    unsigned to; /* tcp, listening: the last port to try, 0 = only `port` */
 };
 
 /* NULL and *err (USER, "Parameter 'uri' expects a valid migration protocol" for an unknown scheme). */
