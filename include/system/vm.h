@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "qapi/qapi-types.h"
 #include "system/memory.h"
 
 struct accel;
@@ -28,41 +29,12 @@ struct savevm;
 struct vcpu;
 struct vm_clock;
 
-/* Names and meaning as QEMU's RunState. Order is internal. */
-enum run_state {
-    RUN_STATE_PRELAUNCH,
-    RUN_STATE_RUNNING,
-    RUN_STATE_PAUSED,
-    RUN_STATE_INMIGRATE,
-    RUN_STATE_FINISH_MIGRATE,
-    RUN_STATE_POSTMIGRATE,
-    RUN_STATE_SHUTDOWN,
-    RUN_STATE_INTERNAL_ERROR,
-    RUN_STATE_IO_ERROR,
-    RUN_STATE_GUEST_PANICKED,
-    RUN_STATE_SAVE_VM,
-    RUN_STATE_RESTORE_VM,
-    RUN_STATE_SUSPENDED,
-    RUN_STATE_WATCHDOG,
-    RUN_STATE_DEBUG,
-    RUN_STATE_COLO,
-    RUN_STATE__MAX,
-};
-const char *run_state_name(enum run_state s); /* "running", "finish-migrate", ... */
-int run_state_parse(const char *name);        /* -1: no such state */
+/* RunState (RUN_STATE_RUNNING, ...) and ShutdownCause (SHUTDOWN_CAUSE_GUEST_RESET, ...) come from
+ * the schema. */
+const char *run_state_name(RunState s);              /* "running", "finish-migrate", ... */
+bool run_state_parse(const char *name, RunState *s); /* false: no such state */
 
-/* Why the machine is shut down or reset: names as QMP's ShutdownCause. */
-enum shutdown_cause {
-    SHUTDOWN_CAUSE_NONE,
-    SHUTDOWN_CAUSE_HOST_ERROR,
-    SHUTDOWN_CAUSE_HOST_QMP_QUIT,
-    SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET,
-    SHUTDOWN_CAUSE_HOST_SIGNAL,
-    SHUTDOWN_CAUSE_HOST_UI,
-    SHUTDOWN_CAUSE_GUEST_SHUTDOWN,
-    SHUTDOWN_CAUSE_GUEST_RESET,
-    SHUTDOWN_CAUSE_GUEST_PANIC,
-};
+struct vm_loop; /* private to system/ */
 
 struct vm {
     GMutex lock;
@@ -70,6 +42,7 @@ struct vm {
     struct accel *accel;
     struct board *board; /* the machine type's own state */
     struct vm_clock *clock;
+    struct vm_loop *loop;
     struct chardev_set *chardevs;
     struct monitor_set *monitors;
     struct savevm *savevm; /* what is saved and loaded, in stream order */
@@ -87,7 +60,7 @@ struct vm {
     bool no_reboot, no_shutdown, only_migratable;
     bool autostart; /* not -S */
 
-    enum run_state run_state; /* machine lock */
+    RunState run_state; /* machine lock */
     bool exiting;
     int exit_status;
 };
@@ -117,20 +90,19 @@ void vm_start(struct vm *vm);
  * meanwhile), stops the virtual clock, emits STOP when it was running, and sets the state, which is
  * one of the stopped ones.
  */
-void vm_stop(struct vm *vm, enum run_state state);
+void vm_stop(struct vm *vm, RunState state);
 /* Sets a stopped state without STOP/RESUME (finish-migrate -> postmigrate). */
-void vm_set_run_state(struct vm *vm, enum run_state state);
+void vm_set_run_state(struct vm *vm, RunState state);
 
 /*
  * Ask for something that the main loop does soon after (any thread that holds the machine lock; a
  * vCPU calls them from an exit). Guest-caused resets and shutdowns obey -no-reboot and
  * -no-shutdown.
  */
-void vm_request_reset(struct vm *vm, enum shutdown_cause cause);
-void vm_request_shutdown(struct vm *vm, enum shutdown_cause cause);
-void vm_request_powerdown(struct vm *vm); /* presses the power button, emits POWERDOWN */
-void vm_request_stop(struct vm *vm,
-                     enum run_state state); /* e.g. internal-error, from a vCPU thread */
+void vm_request_reset(struct vm *vm, ShutdownCause cause);
+void vm_request_shutdown(struct vm *vm, ShutdownCause cause);
+void vm_request_powerdown(struct vm *vm);            /* presses the power button, emits POWERDOWN */
+void vm_request_stop(struct vm *vm, RunState state); /* e.g. internal-error, from a vCPU thread */
 /* Registers what the power button does (the machine's GED). */
 void vm_set_powerdown_handler(struct vm *vm, void (*fn)(void *opaque), void *opaque);
 /* True while a reset or a shutdown is asked for and not yet done. */

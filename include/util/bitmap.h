@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Bitmaps over unsigned long, bit i in word i / 64 at position i % 64 (what KVM's dirty log uses on little-endian hosts). Lengths are in
+ * bits. Not atomic unless the name says so.
+ */
+#ifndef UTIL_BITMAP_H
+#define UTIL_BITMAP_H
+
+#include <glib.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BITS_PER_LONG   64u
+#define BITMAP_WORDS(n) (((n) + BITS_PER_LONG - 1) / BITS_PER_LONG)
+
+static inline unsigned long *bitmap_new(uint64_t bits)
+{
+    return g_new0(unsigned long, BITMAP_WORDS(bits) ? BITMAP_WORDS(bits) : 1);
+}
+static inline bool bitmap_test(const unsigned long *map, uint64_t bit)
+{
+    return map[bit / BITS_PER_LONG] >> (bit % BITS_PER_LONG) & 1;
+}
+static inline void bitmap_set(unsigned long *map, uint64_t bit)
+{
+    map[bit / BITS_PER_LONG] |= 1ul << (bit % BITS_PER_LONG);
+}
+static inline void bitmap_clear(unsigned long *map, uint64_t bit)
+{
+    map[bit / BITS_PER_LONG] &= ~(1ul << (bit % BITS_PER_LONG));
+}
+static inline bool bitmap_test_and_clear(unsigned long *map, uint64_t bit)
+{
+    unsigned long mask = 1ul << (bit % BITS_PER_LONG);
+    bool was = map[bit / BITS_PER_LONG] & mask;
+
+    map[bit / BITS_PER_LONG] &= ~mask;
+    return was;
+}
+
+void bitmap_set_range(unsigned long *map, uint64_t first, uint64_t count);
+void bitmap_clear_range(unsigned long *map, uint64_t first, uint64_t count);
+uint64_t bitmap_count(const unsigned long *map, uint64_t bits);
+/* Set bits in [first, first + count). */
+uint64_t bitmap_count_range(const unsigned long *map, uint64_t first, uint64_t count);
+/* The first set (clear) bit at or after `from`, or `bits` when there is none. */
+uint64_t bitmap_next_set(const unsigned long *map, uint64_t bits, uint64_t from);
+uint64_t bitmap_next_clear(const unsigned long *map, uint64_t bits, uint64_t from);
+/* dst |= src; returns how many bits of dst became set. */
+uint64_t bitmap_or(unsigned long *dst, const unsigned long *src, uint64_t bits);
+
+/* For bitmaps written by several threads: sets a range; takes (and clears) everything into dst, returning newly set bits of dst. */
+void bitmap_set_range_atomic(_Atomic(unsigned long) *map, uint64_t first, uint64_t count);
+uint64_t bitmap_take_atomic(unsigned long *dst, _Atomic(unsigned long) *map, uint64_t bits);
+
+#endif

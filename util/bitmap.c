@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Bitmaps; see include/util/bitmap.h. */
+#include "util/bitmap.h"
+
+/* The bits of word w that lie in [first, end). */
+static unsigned long word_mask(uint64_t w, uint64_t first, uint64_t end)
+{
+    unsigned long mask = ~0ul;
+    uint64_t base = w * BITS_PER_LONG;
+
+    if (first > base) {
+        mask &= ~0ul << (first - base);
+    }
+    if (end < base + BITS_PER_LONG) {
+        mask &= ~0ul >> (base + BITS_PER_LONG - end);
+    }
+    return mask;
+}
+
+void bitmap_set_range(unsigned long *map, uint64_t first, uint64_t count)
+{
+    uint64_t end = first + count;
+
+    for (uint64_t w = first / BITS_PER_LONG; w * BITS_PER_LONG < end; w++) {
+        map[w] |= word_mask(w, first, end);
+    }
+}
+
+void bitmap_clear_range(unsigned long *map, uint64_t first, uint64_t count)
+{
+    uint64_t end = first + count;
+
+    for (uint64_t w = first / BITS_PER_LONG; w * BITS_PER_LONG < end; w++) {
+        map[w] &= ~word_mask(w, first, end);
+    }
+}
+
+uint64_t bitmap_count(const unsigned long *map, uint64_t bits)
+{
+    return bitmap_count_range(map, 0, bits);
+}
+
+uint64_t bitmap_count_range(const unsigned long *map, uint64_t first, uint64_t count)
+{
+    uint64_t end = first + count, n = 0;
+
+    for (uint64_t w = first / BITS_PER_LONG; w * BITS_PER_LONG < end; w++) {
+        n += __builtin_popcountl(map[w] & word_mask(w, first, end));
+    }
+    return n;
+}
+
+static uint64_t next(const unsigned long *map, uint64_t bits, uint64_t from, unsigned long invert)
+{
+    if (from >= bits) {
+        return bits;
+    }
+    uint64_t w = from / BITS_PER_LONG;
+    unsigned long word = (map[w] ^ invert) & (~0ul << (from % BITS_PER_LONG));
+
+    while (!word) {
+        if (++w * BITS_PER_LONG >= bits) {
+            return bits;
+        }
+        word = map[w] ^ invert;
+    }
+    uint64_t bit = w * BITS_PER_LONG + __builtin_ctzl(word);
+    return bit < bits ? bit : bits;
+}
+
+uint64_t bitmap_next_set(const unsigned long *map, uint64_t bits, uint64_t from)
+{
+    return next(map, bits, from, 0);
+}
+
+uint64_t bitmap_next_clear(const unsigned long *map, uint64_t bits, uint64_t from)
+{
+    return next(map, bits, from, ~0ul);
+}
+
+uint64_t bitmap_or(unsigned long *dst, const unsigned long *src, uint64_t bits)
+{
+    uint64_t fresh = 0;
+
+    for (uint64_t w = 0; w < BITMAP_WORDS(bits); w++) {
+        if (src[w]) {
+            fresh += __builtin_popcountl(src[w] & ~dst[w]);
+            dst[w] |= src[w];
+        }
+    }
+    return fresh;
+}
+
+void bitmap_set_range_atomic(_Atomic(unsigned long) *map, uint64_t first, uint64_t count)
+{
+    uint64_t end = first + count;
+
+    for (uint64_t w = first / BITS_PER_LONG; w * BITS_PER_LONG < end; w++) {
+        unsigned long mask = word_mask(w, first, end);
+
+        /* most writes hit a page that is already marked: do not take the cache line for it */
+        if ((atomic_load_explicit(&map[w], memory_order_relaxed) & mask) != mask) {
+            atomic_fetch_or(&map[w], mask);
+        }
+    }
+}
+
+uint64_t bitmap_take_atomic(unsigned long *dst, _Atomic(unsigned long) *map, uint64_t bits)
+{
+    uint64_t fresh = 0;
+
+    for (uint64_t w = 0; w < BITMAP_WORDS(bits); w++) {
+        if (!atomic_load_explicit(&map[w], memory_order_relaxed)) {
+            continue;
+        }
+        unsigned long word = atomic_exchange(&map[w], 0);
+
+        fresh += __builtin_popcountl(word & ~dst[w]);
+        dst[w] |= word;
+    }
+    return fresh;
+}
