@@ -22,7 +22,8 @@ struct channel;
 struct channel *channel_ref(struct channel *ch);
 /* Drops a reference; the last one closes the descriptors and reaps an exec: child. */
 void channel_unref(struct channel *ch);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct channel, channel_unref)
+typedef struct channel channel; /* for g_autoptr(channel) */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(channel, channel_unref)
 
 /*
  * Reads at least one byte into the vector, blocking up to the timeout. Returns the number of bytes, 0 at

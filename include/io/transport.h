@@ -39,7 +39,14 @@ struct transport_address *transport_address_copy(const struct transport_address 
 void transport_address_free(struct transport_address *addr);
 /* The URI form, for messages. g_free() */
 char *transport_address_text(const struct transport_address *addr);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(struct transport_address, transport_address_free)
+typedef struct transport_address transport_address; /* for g_autoptr(transport_address) */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(transport_address, transport_address_free)
+
+/*
+ * What `ipv4=` and `ipv6=` (1 on, 0 off, -1 not given) leave: AF_UNSPEC, AF_INET or AF_INET6. False and *err
+ * (USER) when they leave nothing.
+ */
+bool transport_family_from_flags(int ipv4, int ipv6, int *family, GError **err);
 
 /*
  * Opens the outgoing side. fd is the descriptor for TRANSPORT_FD (ownership passes, also on failure), else -1.
