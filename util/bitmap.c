@@ -98,10 +98,13 @@ void bitmap_set_range_atomic(_Atomic(unsigned long) *map, uint64_t first, uint64
     for (uint64_t w = first / BITS_PER_LONG; w * BITS_PER_LONG < end; w++) {
         unsigned long mask = word_mask(w, first, end);
 
-        /* most writes hit a page that is already marked: do not take the cache line for it */
-        if ((atomic_load_explicit(&map[w], memory_order_relaxed) & mask) != mask) {
-            atomic_fetch_or(&map[w], mask);
-        }
+        /*
+         * Always the locked OR, although the bit is mostly set already: it is also the barrier
+         * between the data just written and a migration thread that takes the bit and then reads
+         * the page. A plain test first would let that thread read the old page and this one believe
+         * that it is still to be sent.
+         */
+        atomic_fetch_or(&map[w], mask);
     }
 }
 

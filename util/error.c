@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-G_DEFINE_QUARK(ferry-error-quark, ferry_error)
+G_DEFINE_QUARK(ferry - error - quark, ferry_error)
 
 /* How lines on stderr look is a property of the process, like stderr itself. */
 static struct {

@@ -69,7 +69,8 @@ struct device {
 
 struct device *device_new(struct vm *vm, const struct device_class *class, const char *id,
                           GError **err);
-/* On failure frees the device. */
+/* On failure frees the device, without calling unrealize: a realize that fails cleans up after
+ * itself. */
 bool device_realize(struct device *dev, GError **err);
 void device_free(struct device *dev);
 bool device_set_property(struct device *dev, const char *name, const char *value, GError **err);
@@ -86,5 +87,7 @@ void device_class_foreach(void (*fn)(const struct device_class *class, void *opa
 
 /* -global DRIVER.PROP=VALUE, remembered for later device_new(). */
 void device_global_add(const char *driver, const char *property, const char *value);
+/* Forgets them, for exit. */
+void device_globals_free(void);
 
 #endif

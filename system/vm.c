@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The machine's run state: start, stop, and what was asked for (reset, shutdown, power button) and
+ * is carried out by the main loop.
+ *
+ * Requests come from vCPU threads, QMP and signals; they only set a flag and wake the main loop,
+ * because what they ask for stops the very vCPU that asks. They are carried out in
+ * vm_handle_requests(), in this order: stop, shutdown, reset, powerdown.
+ *
+ * vm_stop() guarantees: on return no vCPU executes guest code, the virtual clock stands, and every
+ * exit that was under way has finished.
+ */
+#include "accel/accel.h"
+#include "migration/vmstate.h"
+#include "qapi/qapi-events.h"
+#include "clock.h"
+#include "system/config.h"
+#include "loop.h"
+#include "system/vm-init.h"
+#include "util/error.h"
+
+const char *run_state_name(RunState s)
+{
+    return RunState_str(s);
+}
+
+bool run_state_parse(const char *name, RunState *s)
+{
+    for (int i = 0; i < RUN_STATE__MAX; i++) {
+        if (g_str_equal(name, RunState_str((RunState)i))) {
+            *s = (RunState)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+struct vm *vm_new(void)
+{
+    struct vm *vm = g_new0(struct vm, 1);
+
+    g_mutex_init(&vm->lock);
+    vm_lock(vm);
+    vm->run_state = RUN_STATE_PRELAUNCH;
+    vm->autostart = true;
+    vm->devices = g_ptr_array_new();
+    vm->clock = vm_clock_new(vm);
+    vm->loop = vm_loop_new();
+    vm->memory = memory_new(vm);
+    vm->savevm = savevm_new(vm);
+    return vm;
+}
+
+void vm_start(struct vm *vm)
+{
+    if (vm_is_running(vm)) {
+        return;
+    }
+    vm->run_state = RUN_STATE_RUNNING;
+    vm_clock_run(vm, true);
+    vm->accel->ops->resume(vm);
+    qapi_event_send_resume(vm);
+}
+
+void vm_stop(struct vm *vm, RunState state)
+{
+    if (vm_is_running(vm)) {
+        vm->accel->ops->pause(vm);
+    }
+    /* pause lets go of the lock: somebody else may have stopped the machine meanwhile, and then
+     * emitted STOP */
+    if (vm_is_running(vm)) {
+        vm_clock_run(vm, false);
+        vm->run_state = state;
+        qapi_event_send_stop(vm);
+    } else {
+        vm->run_state = state;
+    }
+}
+
+void vm_set_run_state(struct vm *vm, RunState state)
+{
+    g_assert(!vm_is_running(vm) && state != RUN_STATE_RUNNING);
+    vm->run_state = state;
+}
+
+void vm_request_reset(struct vm *vm, ShutdownCause cause)
+{
+    if (vm->no_reboot && cause != SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET) {
+        vm_request_shutdown(vm, cause);
+        return;
+    }
+    vm->loop->reset = cause;
+    vm_loop_wake(vm);
+}
+
+void vm_request_shutdown(struct vm *vm, ShutdownCause cause)
+{
+    vm->loop->shutdown = cause;
+    vm_loop_wake(vm);
+}
+
+void vm_request_powerdown(struct vm *vm)
+{
+    vm->loop->powerdown = true;
+    vm_loop_wake(vm);
+}
+
+void vm_request_stop(struct vm *vm, RunState state)
+{
+    vm->loop->stop = true;
+    vm->loop->stop_state = state;
+    vm_loop_wake(vm);
+}
+
+bool vm_request_pending(struct vm *vm)
+{
+    return vm->loop->reset || vm->loop->shutdown || vm->loop->stop;
+}
+
+void vm_set_powerdown_handler(struct vm *vm, void (*fn)(void *opaque), void *opaque)
+{
+    vm->loop->powerdown_fn = fn;
+    vm->loop->powerdown_opaque = opaque;
+}
+
+static bool guest_caused(ShutdownCause cause)
+{
+    return cause >= SHUTDOWN_CAUSE_GUEST_SHUTDOWN;
+}
+
+static void do_shutdown(struct vm *vm, ShutdownCause cause)
+{
+    qapi_event_send_shutdown(vm, guest_caused(cause), cause);
+    /* somebody outside who wants the process to end gets that in any case */
+    if (vm->no_shutdown && guest_caused(cause)) {
+        vm_stop(vm, RUN_STATE_SHUTDOWN);
+    } else {
+        vm_exit(vm, cause == SHUTDOWN_CAUSE_HOST_ERROR ? 1 : 0);
+    }
+}
+
+static void do_reset(struct vm *vm, ShutdownCause cause)
+{
+    bool was_running = vm_is_running(vm);
+
+    if (was_running) {
+        vm->accel->ops->pause(vm);
+    }
+    board_reset(vm);
+    vm->accel->ops->reset(vm);
+    qapi_event_send_reset(vm, guest_caused(cause), cause);
+    if (!was_running &&
+        (vm->run_state == RUN_STATE_SHUTDOWN || vm->run_state == RUN_STATE_INTERNAL_ERROR)) {
+        vm->run_state = RUN_STATE_PRELAUNCH; /* `cont` is possible again */
+    }
+    if (was_running && vm_is_running(vm)) {
+        vm->accel->ops->resume(vm);
+    }
+}
+
+bool vm_handle_requests(struct vm *vm)
+{
+    struct vm_loop *loop = vm->loop;
+
+    if (loop->stop) {
+        loop->stop = false;
+        vm_stop(vm, loop->stop_state);
+        return true;
+    }
+    if (loop->shutdown) {
+        ShutdownCause cause = loop->shutdown;
+
+        loop->shutdown = SHUTDOWN_CAUSE_NONE;
+        do_shutdown(vm, cause);
+        return true;
+    }
+    if (loop->reset) {
+        ShutdownCause cause = loop->reset;
+
+        loop->reset = SHUTDOWN_CAUSE_NONE;
+        do_reset(vm, cause);
+        return true;
+    }
+    if (loop->powerdown) {
+        loop->powerdown = false;
+        qapi_event_send_powerdown(vm);
+        if (loop->powerdown_fn) {
+            loop->powerdown_fn(loop->powerdown_opaque);
+        }
+        return true;
+    }
+    return false;
+}
