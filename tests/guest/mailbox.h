@@ -5,7 +5,7 @@
  * third process through the backing file, or by a test with `pmemsave` or qtest `read`.
  *
  * Every field is a little-endian 64-bit integer, one per line, in order, nothing is conditional:
- * mailbox.py parses this very file, so keep it that way. A reader sees each single field whole (the
+ * guest_mailbox.py parses this very file, so keep it that way. A reader sees each single field whole (the
  * guest writes them with one aligned store) but two fields may come from different moments.
  *
  * Guest and host both include this header, so it needs nothing but <stdint.h>.

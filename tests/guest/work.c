@@ -99,7 +99,7 @@ static u64 life(struct cpu *c)
     c->last_tsc = tsc;
     m->clock_ns = now;
     m->tsc = tsc;
-    m->ticks = c->ticks;
+    m->ticks = cfg.timer == TIMER_PIT && !c->index ? c->pit_ticks : c->ticks;
     m->pit_ticks = c->pit_ticks;
     m->loops++;
     return now;
