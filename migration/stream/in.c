@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The reading end of a stream; see migration/stream/in.h. */
+#include "migration/stream/in.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "util/error.h"
+
+/*
+ * Large enough that a read brings tens of pages, small enough to stay in the second-level cache
+ * until they are copied out.
+ */
+#define IN_BUFFER (256 * 1024)
+
+struct stream_in {
+    struct channel *ch;  /* NULL: memory only */
+    const uint8_t *data; /* buffer, or the caller's memory */
+    uint8_t *buffer;
+    size_t pos, len; /* unread: data[pos..len) */
+    uint64_t base;   /* stream offset of data[0] */
+    bool ended;
+};
+
+struct stream_in *in_new_channel(struct channel *ch)
+{
+    struct stream_in *in = g_new0(struct stream_in, 1);
+
+    in->ch = channel_ref(ch);
+    in->buffer = g_malloc(IN_BUFFER);
+    in->data = in->buffer;
+    return in;
+}
+
+struct stream_in *in_new_memory(const void *data, size_t len)
+{
+    struct stream_in *in = g_new0(struct stream_in, 1);
+
+    in->data = data;
+    in->len = len;
+    return in;
+}
+
+void in_free(struct stream_in *in)
+{
+    if (in) {
+        if (in->ch) {
+            channel_unref(in->ch);
+        }
+        g_free(in->buffer);
+        g_free(in);
+    }
+}
+
+uint64_t in_offset(const struct stream_in *in)
+{
+    return in->base + in->pos;
+}
+
+/* Brings more bytes behind the unread ones. */
+static bool fill(struct stream_in *in, GError **err)
+{
+    if (in->ch && !in->ended) {
+        if (in->pos) {
+            memmove(in->buffer, in->buffer + in->pos, in->len - in->pos);
+            in->base += in->pos;
+            in->len -= in->pos;
+            in->pos = 0;
+        }
+        struct iovec iov = { .iov_base = in->buffer + in->len, .iov_len = IN_BUFFER - in->len };
+        ssize_t n = channel_readv(in->ch, &iov, 1, err);
+
+        if (n > 0) {
+            in->len += (size_t)n;
+            return true;
+        }
+        if (n < 0) {
+            return false;
+        }
+        in->ended = true;
+    }
+    error_set(err, FERRY_ERROR_LINK, "The migration stream ended early, after %" PRIu64 " bytes",
+              in->base + in->len);
+    return false;
+}
+
+bool in_bytes(struct stream_in *in, void *buf, size_t len, GError **err)
+{
+    uint8_t *p = buf;
+
+    while (len) {
+        size_t n = MIN(len, in->len - in->pos);
+
+        if (!n) {
+            if (!fill(in, err)) {
+                return false;
+            }
+            continue;
+        }
+        memcpy(p, in->data + in->pos, n);
+        in->pos += n;
+        p += n;
+        len -= n;
+    }
+    return true;
+}
+
+bool in_skip(struct stream_in *in, uint64_t len, GError **err)
+{
+    while (len) {
+        uint64_t n = MIN(len, (uint64_t)(in->len - in->pos));
+
+        if (!n) {
+            if (!fill(in, err)) {
+                return false;
+            }
+            continue;
+        }
+        in->pos += (size_t)n;
+        len -= n;
+    }
+    return true;
+}
+
+bool in_u8(struct stream_in *in, uint8_t *v, GError **err)
+{
+    return in_bytes(in, v, sizeof(*v), err);
+}
+
+bool in_be16(struct stream_in *in, uint16_t *v, GError **err)
+{
+    bool ok = in_bytes(in, v, sizeof(*v), err);
+
+    *v = ok ? GUINT16_FROM_BE(*v) : 0;
+    return ok;
+}
+
+bool in_be32(struct stream_in *in, uint32_t *v, GError **err)
+{
+    bool ok = in_bytes(in, v, sizeof(*v), err);
+
+    *v = ok ? GUINT32_FROM_BE(*v) : 0;
+    return ok;
+}
+
+bool in_be64(struct stream_in *in, uint64_t *v, GError **err)
+{
+    bool ok = in_bytes(in, v, sizeof(*v), err);
+
+    *v = ok ? GUINT64_FROM_BE(*v) : 0;
+    return ok;
+}
+
+bool in_pstr(struct stream_in *in, char buf[256], GError **err)
+{
+    uint8_t len;
+
+    if (!in_u8(in, &len, err) || !in_bytes(in, buf, len, err)) {
+        return false;
+    }
+    buf[len] = '\0';
+    if (memchr(buf, '\0', len)) {
+        error_set(err, FERRY_ERROR_PEER,
+                  "The migration stream has a name with a NUL byte before offset %" PRIu64,
+                  in_offset(in));
+        return false;
+    }
+    return true;
+}
+
+bool in_peek(struct stream_in *in, size_t at, uint8_t *v)
+{
+    g_assert(at < IN_BUFFER / 2);
+    while (in->len - in->pos <= at) {
+        if (!fill(in, NULL)) {
+            return false;
+        }
+    }
+    *v = in->data[in->pos + at];
+    return true;
+}
+
+bool in_wait(struct stream_in *in, unsigned timeout_ms)
+{
+    uint8_t unused;
+
+    if (in->pos < in->len) {
+        return true;
+    }
+    if (!in->ch || in->ended) {
+        return false;
+    }
+    channel_set_timeout(in->ch, timeout_ms);
+    return in_peek(in, 0, &unused);
+}
