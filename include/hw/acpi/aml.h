@@ -34,7 +34,6 @@ enum aml_op {
     AML_OP_STORE = 0x70,  /* source, target */
     AML_OP_AND = 0x7b,    /* operand, operand, target */
     AML_OP_NOTIFY = 0x86, /* object, value */
-    AML_OP_EQUAL = 0x93,  /* operand, operand */
 };
 
 enum aml_trigger {
