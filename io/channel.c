@@ -294,8 +294,8 @@ static void channel_set_io_error(struct channel *ch, bool writing, int errnum, G
     }
     /* a full disk is this host's fault, a lost reader the link's */
     error_set(err, ch->is_socket || errnum == EPIPE ? FERRY_ERROR_LINK : FERRY_ERROR_HOST,
-              "Failed to %s the channel %s: %s%s%s", writing ? "write to" : "read from", ch->name,
-              g_strerror(errnum), why ? ", " : "", why ? why : "");
+              "Failed to %s the channel %s: %s%s%s%s", writing ? "write to" : "read from", ch->name,
+              g_strerror(errnum), why ? " (" : "", why ? why : "", why ? ")" : "");
 }
 
 /* One step of one direction: at least one byte moved, 0 for the end of the stream, -1 with *err. */

@@ -38,6 +38,14 @@ struct chardev_frontend {
 struct chardev_set;
 struct chardev_set *chardev_set_new(void);
 void chardev_set_free(struct chardev_set *set);
+typedef struct chardev_set chardev_set; /* for g_autoptr(chardev_set) */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(chardev_set, chardev_set_free)
+/*
+ * Who opens paths below /dev/fdset/ for file and logfile; returns a descriptor that the chardev then owns, or
+ * -1. Without one such a path is an ordinary path.
+ */
+typedef int (*chardev_open_fdset_fn)(void *opaque, const char *path, int flags, GError **err);
+void chardev_set_fdset_opener(struct chardev_set *set, chardev_open_fdset_fn fn, void *opaque);
 
 /*
  * Opens a chardev from options, a flat JSON object of strings as `-chardev` gives them: {"backend":
@@ -68,7 +76,10 @@ void chardev_detach(struct chardev *chr);
 size_t chardev_write(struct chardev *chr, const void *buf, size_t len);
 /* Queues all of it without limit in the chardev and writes it out from the main loop: for QMP and qtest. */
 void chardev_write_queued(struct chardev *chr, const void *buf, size_t len);
-/* Calls fn once, from the main loop, when chardev_write() may take bytes again (or the client has gone). */
+/* How many bytes of chardev_write_queued() still wait for the client; to stop serving one that does not read. */
+size_t chardev_queue_length(const struct chardev *chr);
+/* Calls fn once, from the main loop, when chardev_write() may take bytes again, which is after all queued
+ * bytes have gone (or the client has). One call is pending at a time; a new one replaces it. */
 void chardev_notify_writable(struct chardev *chr, void (*fn)(void *opaque), void *opaque);
 /* The front end has room again. */
 void chardev_accept_input(struct chardev *chr);
