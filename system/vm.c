@@ -19,22 +19,6 @@
 #include "system/vm-init.h"
 #include "util/error.h"
 
-const char *run_state_name(RunState s)
-{
-    return RunState_str(s);
-}
-
-bool run_state_parse(const char *name, RunState *s)
-{
-    for (int i = 0; i < RUN_STATE__MAX; i++) {
-        if (g_str_equal(name, RunState_str((RunState)i))) {
-            *s = (RunState)i;
-            return true;
-        }
-    }
-    return false;
-}
-
 struct vm *vm_new(void)
 {
     struct vm *vm = g_new0(struct vm, 1);
@@ -126,7 +110,7 @@ void vm_set_powerdown_handler(struct vm *vm, void (*fn)(void *opaque), void *opa
 
 static bool guest_caused(ShutdownCause cause)
 {
-    return cause >= SHUTDOWN_CAUSE_GUEST_SHUTDOWN;
+    return cause >= SHUTDOWN_CAUSE_GUEST_SHUTDOWN && cause <= SHUTDOWN_CAUSE_GUEST_PANIC;
 }
 
 static void do_shutdown(struct vm *vm, ShutdownCause cause)
@@ -175,7 +159,8 @@ bool vm_handle_requests(struct vm *vm)
         do_shutdown(vm, cause);
         return true;
     }
-    if (loop->reset) {
+    /* a machine about to be saved must not change: its reset waits until the move is over */
+    if (loop->reset && vm->run_state != RUN_STATE_FINISH_MIGRATE) {
         ShutdownCause cause = loop->reset;
 
         loop->reset = SHUTDOWN_CAUSE_NONE;

@@ -31,8 +31,6 @@ struct vm_clock;
 
 /* RunState (RUN_STATE_RUNNING, ...) and ShutdownCause (SHUTDOWN_CAUSE_GUEST_RESET, ...) come from
  * the schema. */
-const char *run_state_name(RunState s);              /* "running", "finish-migrate", ... */
-bool run_state_parse(const char *name, RunState *s); /* false: no such state */
 
 struct vm_loop; /* private to system/ */
 

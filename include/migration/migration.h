@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Live migration, as the rest of the program sees it. Everything else is QMP (migration/qmp.c). All
+ * with the machine lock held.
+ */
+#ifndef MIGRATION_MIGRATION_H
+#define MIGRATION_MIGRATION_H
+
+#include <glib.h>
+#include <stdbool.h>
+
+struct vm;
+struct vm_config;
+
+/* Makes vm->migration and registers the sections that are the machine's own: timer, globalstate. */
+bool migration_init(struct vm *vm, const struct vm_config *cfg, GError **err);
+/* Ends what is under way (threads are cancelled and joined; drops the lock meanwhile) and frees
+ * vm->migration. */
+void migration_free(struct vm *vm);
+
+/*
+ * -incoming URI: listens at once and waits for the source on a thread of its own. "defer": only
+ * from here on migrate-incoming may be used. The run state becomes inmigrate.
+ */
+bool migration_start_incoming_from_options(struct vm *vm, const char *uri, GError **err);
+
+/* While a destination waits or loads: `cont` and `stop` only decide whether the guest is to run
+ * afterwards. */
+bool migration_incoming_pending(struct vm *vm);
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The hold point: makes a migration wait at a named place, so that a test can reach a state that
+ * lasts a millisecond, look, cancel, or kill. A cancel or the end of the process releases it.
+ */
+#include "migration/internal.h"
+#include "qapi/qapi-commands.h"
+#include "system/vm.h"
+
+void migration_hold(struct migration *m, MigrationHoldPoint point, atomic_bool *cancelled)
+{
+    g_mutex_lock(&m->lock);
+    while (m->hold == point && !atomic_load(cancelled)) {
+        m->held = true;
+        g_cond_wait(&m->cond, &m->lock);
+    }
+    if (m->held) {
+        m->held = false;
+        m->hold = MIGRATION_HOLD_POINT_NONE;
+    }
+    g_mutex_unlock(&m->lock);
+}
+
+bool qmp_x_migrate_hold(struct vm *vm, const struct qmp_x_migrate_hold_arg *arg, GError **err)
+{
+    struct migration *m = vm->migration;
+
+    (void)err;
+    g_mutex_lock(&m->lock);
+    m->hold = arg->point;
+    g_cond_broadcast(&m->cond);
+    g_mutex_unlock(&m->lock);
+    return true;
+}
+
+MigrationHoldInfo *qmp_x_query_migrate_hold(struct vm *vm, GError **err)
+{
+    struct migration *m = vm->migration;
+    MigrationHoldInfo *info = g_new0(MigrationHoldInfo, 1);
+
+    (void)err;
+    g_mutex_lock(&m->lock);
+    info->point = m->hold;
+    info->held = m->held;
+    g_mutex_unlock(&m->lock);
+    return info;
+}

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the parts of migration/ share. A vm has one struct migration; each `migrate` makes a struct
+ * outgoing, each destination one struct incoming, owned by it and kept after their end for
+ * query-migrate.
+ *
+ * Locks: fields say which. "machine" is vm_lock(); "m" is migration.lock, a leaf lock that is held
+ * for a few instructions and never while taking another one. docs/architecture.md has the picture.
+ */
+#ifndef MIGRATION_INTERNAL_H
+#define MIGRATION_INTERNAL_H
+
+#include <glib.h>
+#include <jansson.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "io/channel.h"
+#include "io/transport.h"
+#include "qapi/qapi-types.h"
+
+struct ram_save;
+struct return_path;
+struct stream_out;
+struct vm;
+struct vm_config;
+struct outgoing;
+struct incoming;
+
+struct migration_options {
+    bool caps[MIGRATION_CAPABILITY__MAX];
+    uint64_t max_bandwidth;              /* bytes/s, 0 = without limit */
+    uint64_t max_postcopy_bandwidth;     /* bytes/s, 0 = without limit */
+    uint64_t avail_switchover_bandwidth; /* bytes/s, 0 = what was measured */
+    uint64_t downtime_limit;             /* ms */
+};
+
+struct migration {
+    struct vm *vm;
+    const struct vm_config *cfg;
+    GMutex lock; /* "m" */
+    GCond cond;  /* hold released, migrate-continue, cancel */
+
+    struct migration_options options; /* written: machine and m; read: either */
+    MigrationStatus status;           /* machine */
+    GPtrArray *blockers;              /* machine; struct blocker * */
+    unsigned next_blocker;
+
+    RunState saved_state;  /* machine; what globalstate says: the state before the stop for the
+                              switchover */
+    bool loaded_state_set; /* machine; a stream brought globalstate */
+    RunState loaded_state;
+
+    MigrationHoldPoint hold; /* m */
+    bool held;               /* m */
+
+    struct outgoing *out; /* machine; the last one */
+    struct incoming *in;  /* machine */
+    bool incoming_defer;  /* machine; migrate-incoming may be used */
+};
+
+/* --- state.c --- */
+bool migration_transition_legal(MigrationStatus from, MigrationStatus to);
+/* Changes the status and emits MIGRATION. An illegal change is a bug of ours and aborts. Machine
+ * lock held. */
+void migration_set_status(struct migration *m, MigrationStatus to);
+/* A migration in either direction is under way. Machine lock held. */
+bool migration_is_active(const struct migration *m);
+/* The picture of the table for docs, in Graphviz. g_free() */
+char *migration_state_dot(void);
+
+/* --- options.c --- */
+void migration_options_init(struct migration_options *o);
+void migration_options_get(struct migration *m,
+                           struct migration_options *o); /* a copy; any thread */
+
+/* --- hold.c --- */
+/* Waits while this point is held; returns at once when `cancelled` is or becomes true. No machine
+ * lock. */
+void migration_hold(struct migration *m, MigrationHoldPoint point, atomic_bool *cancelled);
+
+/* --- outgoing side: source.c, switchover.c --- */
+struct outgoing_stats {
+    int64_t start_ns, active_ns, end_ns; /* CLOCK_MONOTONIC */
+    int64_t stop_ns, downtime_ns;        /* guest stopped; 0 until then */
+    int64_t expected_downtime_ms;
+    uint64_t bytes, precopy_bytes, downtime_bytes;
+    double bytes_per_s; /* measured in the last round */
+    uint64_t dirty_pages_per_s, pages_per_s;
+    int64_t rtt_ns;
+};
+
+struct outgoing {
+    struct migration *m;
+    struct vm *vm;
+    struct migration_options
+        options; /* capabilities as they were at the start; parameters: migration_options_get() */
+    struct transport_address *addr;
+    int fd; /* for fd:, until the transport takes it */
+    GThread *thread;
+    int cancel_fd; /* eventfd, readable from the cancel on */
+    atomic_bool cancelled;
+    atomic_bool finished; /* the thread is at its end: it can be joined without waiting */
+    bool committed;       /* m; GO, or the end of the stream, is about to leave: no way back */
+    bool continued;       /* m; migrate-continue came */
+
+    struct channel *ch;   /* set with m held */
+    struct stream_out *o; /* thread only, like all below */
+    struct ram_save *ram;
+    struct return_path *rp; /* NULL: no return path */
+    uint64_t features;      /* FERRY_FEATURE_* in use */
+    bool guest_stopped;     /* by us */
+    bool was_running;
+    RunState state_before; /* the guest's state before we stopped it */
+    int64_t last_sync_ns;  /* cost of the last dirty sync */
+
+    struct outgoing_stats stats; /* m */
+    char *error;                 /* machine; why it failed */
+};
+
+/* Starts the thread; takes addr and fd. Machine lock held. */
+bool outgoing_start(struct migration *m, struct transport_address *addr, int fd, GError **err);
+/* Joins a finished (or, with cancel, any) run and frees it. Machine lock held; dropped while
+ * joining. */
+void outgoing_free(struct outgoing *out);
+/* Asks the run to stop; machine lock held. False and *err after the commit point. */
+bool outgoing_cancel(struct outgoing *out, GError **err);
+bool outgoing_check(struct outgoing *out, GError **err); /* cancelled? return path broken? */
+/* Sleeps up to ms; false when cancelled meanwhile. */
+bool outgoing_sleep(struct outgoing *out, unsigned ms);
+void outgoing_ping(struct outgoing *out, uint32_t value);
+
+/* switchover.c. Stops the guest, sends the rest, commits. True: the destination has the guest.
+ * False: see outgoing_abort(). */
+bool switchover_run(struct outgoing *out, GError **err);
+/*
+ * Called once per round: is it time? remaining and dirtied in pages. Updates expected_downtime.
+ */
+struct switchover_judge {
+    uint64_t remaining_before;
+    unsigned stalled;
+};
+bool switchover_due(struct outgoing *out, struct switchover_judge *j, uint64_t remaining_pages,
+                    double bytes_per_s);
+
+/* --- incoming side: destination.c --- */
+struct incoming {
+    struct migration *m;
+    struct vm *vm;
+    struct migration_options options;
+    struct listener *listener;
+    struct transport_address *addr;
+    GThread *thread;
+    int cancel_fd;
+    atomic_bool cancelled;
+    atomic_bool finished;
+    struct channel *ch; /* set with m held */
+    bool exit_on_error;
+    char *error; /* machine */
+};
+bool incoming_start(struct migration *m, struct transport_address *addr, int fd, bool exit_on_error,
+                    GError **err);
+void incoming_free(struct incoming *in);
+
+/* --- vm-state.c: the sections of the machine itself --- */
+void migration_register_vm_state(struct migration *m);
+
+/* --- configuration.c --- */
+void configuration_save(struct outgoing *out, struct stream_out *o);
+struct stream_in;
+bool configuration_load(struct incoming *in, struct stream_in *s, GError **err);
+
+/* --- stats.c --- */
+MigrationInfo *migration_info(struct migration *m);
+
+static inline int64_t migration_now_ns(void)
+{
+    return g_get_monotonic_time() * 1000;
+}
+
+#endif

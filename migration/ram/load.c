@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * RAM on the way in. Trusts nothing from the peer: a record names a known block and a page inside
+ * it before a byte is written; the list of blocks must agree with ours, except that resizable
+ * blocks follow; nothing is allocated from a number in the stream.
+ */
+#include "migration/ram/load.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "migration/ram/pages.h"
+#include "migration/stream/format.h"
+#include "system/vm.h"
+#include "util/bitmap.h"
+#include "util/error.h"
+
+struct ram_load {
+    struct vm *vm;
+    bool ignore_shared;
+    bool listed;               /* the START section's list has come */
+    struct ram_block *current; /* of the last record */
+    unsigned long **received;  /* per block index: pages that a record has written */
+    unsigned count;
+};
+
+struct ram_load *ram_load_new(struct vm *vm, bool ignore_shared)
+{
+    struct ram_load *rl = g_new0(struct ram_load, 1);
+
+    rl->vm = vm;
+    rl->ignore_shared = ignore_shared;
+    rl->count = ram_block_count(vm->memory);
+    rl->received = g_new0(unsigned long *, rl->count);
+    for (unsigned i = 0; i < rl->count; i++) {
+        rl->received[i] = bitmap_new(ram_block_at(vm->memory, i)->max_length >> TARGET_PAGE_BITS);
+    }
+    return rl;
+}
+
+void ram_load_free(struct ram_load *rl)
+{
+    if (rl) {
+        for (unsigned i = 0; i < rl->count; i++) {
+            g_free(rl->received[i]);
+        }
+        g_free(rl->received);
+        g_free(rl);
+    }
+}
+
+void ram_load_zero(struct ram_load *rl)
+{
+    for (unsigned i = 0; i < rl->count; i++) {
+        struct ram_block *b = ram_block_at(rl->vm->memory, i);
+
+        if (b->migratable && !(rl->ignore_shared && b->shared)) {
+            ram_block_zero(b);
+        }
+    }
+}
+
+static bool bad(struct stream_in *in, GError **err, const char *what)
+{
+    error_set(err, FERRY_ERROR_PEER, "The migration stream has %s at offset %" PRIu64, what,
+              in_offset(in));
+    return false;
+}
+
+static bool load_list_entry(struct ram_load *rl, struct stream_in *in, uint64_t *length,
+                            GError **err)
+{
+    char idstr[256];
+    uint64_t gpa;
+
+    if (!in_pstr(in, idstr, err) || !in_be64(in, length, err)) {
+        return false;
+    }
+    struct ram_block *b = ram_block_find(rl->vm->memory, idstr);
+
+    if (!b || !b->migratable) {
+        error_set(err, FERRY_ERROR_PEER, "Unknown ramblock \"%s\", cannot accept migration", idstr);
+        return false;
+    }
+    if (rl->ignore_shared) {
+        if (!in_be64(in, &gpa, err)) {
+            return false;
+        }
+        if (b->shared && gpa != b->gpa) {
+            error_set(err, FERRY_ERROR_PEER,
+                      "Mismatched GPAs for block %s 0x%" PRIx64 " != 0x%" PRIx64, idstr, gpa,
+                      b->gpa);
+            return false;
+        }
+    }
+    if (*length != b->used_length) {
+        vm_lock(rl->vm);
+        bool ok = ram_block_resize(rl->vm->memory, b, *length, err);
+        vm_unlock(rl->vm);
+        return ok;
+    }
+    return true;
+}
+
+static bool load_list(struct ram_load *rl, struct stream_in *in, uint64_t total, GError **err)
+{
+    if (rl->listed) {
+        return bad(in, err, "a second list of RAM blocks");
+    }
+    rl->listed = true;
+    while (total) {
+        uint64_t length;
+
+        if (!load_list_entry(rl, in, &length, err)) {
+            return false;
+        }
+        if (length > total) {
+            return bad(in, err, "RAM blocks longer than their total");
+        }
+        total -= length;
+    }
+    return true;
+}
+
+/* The page that a record is for; NULL and *err when there is no such page. */
+static uint8_t *record_page(struct ram_load *rl, struct stream_in *in, uint64_t offset,
+                            unsigned flags, GError **err)
+{
+    char idstr[256];
+
+    if (!(flags & RAM_FLAG_CONTINUE)) {
+        if (!in_pstr(in, idstr, err)) {
+            return NULL;
+        }
+        rl->current = ram_block_find(rl->vm->memory, idstr);
+        if (!rl->current || !rl->current->migratable) {
+            rl->current = NULL;
+            error_set(err, FERRY_ERROR_PEER,
+                      "Can't find block %s, as a page of the migration stream names it", idstr);
+            return NULL;
+        }
+    }
+    if (!rl->current) {
+        bad(in, err,
+            "a page that continues a block before any was named (Ack, bad migration stream!)");
+        return NULL;
+    }
+    if (offset >= rl->current->used_length) {
+        error_set(err, FERRY_ERROR_PEER,
+                  "Illegal RAM offset 0x%" PRIx64 " in block '%s' of 0x%" PRIx64 " bytes", offset,
+                  rl->current->idstr, rl->current->used_length);
+        return NULL;
+    }
+    if (rl->ignore_shared && rl->current->shared) {
+        error_set(err, FERRY_ERROR_PEER,
+                  "Illegal RAM offset 0x%" PRIx64
+                  ": memory '%s' is shared and its pages do not travel",
+                  offset, rl->current->idstr);
+        return NULL;
+    }
+    return rl->current->host + offset;
+}
+
+static bool load_zero_page(struct ram_load *rl, struct stream_in *in, uint8_t *page,
+                           uint64_t offset, GError **err)
+{
+    unsigned long *received = rl->received[rl->current->index];
+    uint8_t fill;
+
+    if (!in_u8(in, &fill, err)) {
+        return false;
+    }
+    /* a page that nothing was written to is zero already (ram_load_zero()) and stays untouched */
+    if (fill || bitmap_test(received, offset >> TARGET_PAGE_BITS)) {
+        memset(page, fill, TARGET_PAGE_SIZE);
+        bitmap_set(received, offset >> TARGET_PAGE_BITS);
+    }
+    return true;
+}
+
+bool ram_load_section(struct ram_load *rl, struct stream_in *in, GError **err)
+{
+    for (;;) {
+        uint64_t word, offset;
+        unsigned flags;
+        uint8_t *page;
+
+        if (!in_be64(in, &word, err)) {
+            return false;
+        }
+        offset = word & TARGET_PAGE_MASK;
+        flags = word & ~TARGET_PAGE_MASK;
+
+        switch (flags & ~RAM_FLAG_CONTINUE) {
+        case RAM_FLAG_EOS:
+            return true;
+        case RAM_FLAG_MEM_SIZE:
+            if (!load_list(rl, in, offset, err)) {
+                return false;
+            }
+            break;
+        case RAM_FLAG_PAGE:
+            page = record_page(rl, in, offset, flags, err);
+            if (!page || !in_bytes(in, page, TARGET_PAGE_SIZE, err)) {
+                return false;
+            }
+            bitmap_set(rl->received[rl->current->index], offset >> TARGET_PAGE_BITS);
+            break;
+        case RAM_FLAG_ZERO:
+            page = record_page(rl, in, offset, flags, err);
+            if (!page || !load_zero_page(rl, in, page, offset, err)) {
+                return false;
+            }
+            break;
+        case RAM_FLAG_COMPRESS:
+            return bad(in, err, "an unexpected compressed page");
+        default: {
+            g_autofree char *what =
+                g_strdup_printf("Unknown combination of migration flags: 0x%x", flags);
+
+            error_set(err, FERRY_ERROR_PEER, "%s, at offset %" PRIu64 " of the migration stream",
+                      what, in_offset(in));
+            return false;
+        }
+        }
+    }
+}

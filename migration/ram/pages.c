@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What is in a page. Memory never touched is never read: reading an untouched page of a shared
+ * mapping would allocate it, and even for anonymous memory it costs a fault; so the kernel is asked
+ * first, by /proc/self/pagemap for what this process has mapped and by SEEK_DATA for what the
+ * backing file holds.
+ */
+#include "migration/ram/pages.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "util/bitmap.h"
+
+/* Documentation/admin-guide/mm/pagemap.rst */
+#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
+#define PAGEMAP_SWAPPED (UINT64_C(1) << 62)
+
+#define SCAN_PAGES 4096u
+
+bool page_is_zero(const void *page)
+{
+    /* may_alias: guest memory has no type of ours */
+    typedef uint64_t __attribute__((may_alias, vector_size(32), aligned(8))) word;
+    const word *p = page;
+    word acc;
+
+    /* most pages with data say so in their first bytes */
+    acc = p[0];
+    if (acc[0] | acc[1] | acc[2] | acc[3]) {
+        return false;
+    }
+    for (unsigned i = 0; i < TARGET_PAGE_SIZE / sizeof(word); i += 8) {
+        acc = p[i] | p[i + 1] | p[i + 2] | p[i + 3] | p[i + 4] | p[i + 5] | p[i + 6] | p[i + 7];
+        if (acc[0] | acc[1] | acc[2] | acc[3]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+int pagemap_open(void)
+{
+    return open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+}
+
+/* Pages that this process has mapped or swapped out. False: the kernel does not say. */
+static bool mark_mapped(const struct ram_block *b, int pagemap_fd, uint64_t first, uint64_t pages,
+                        unsigned long *populated)
+{
+    uint64_t entries[512];
+    uint64_t host_page = (uint64_t)(uintptr_t)b->host / TARGET_PAGE_SIZE + first;
+
+    for (uint64_t done = 0; done < pages;) {
+        uint64_t n = MIN(pages - done, G_N_ELEMENTS(entries));
+        ssize_t got = pread(pagemap_fd, entries, n * sizeof(entries[0]),
+                            (off_t)((host_page + done) * sizeof(entries[0])));
+
+        if (got != (ssize_t)(n * sizeof(entries[0]))) {
+            return false;
+        }
+        for (uint64_t i = 0; i < n; i++) {
+            if (entries[i] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) {
+                bitmap_set(populated, done + i);
+            }
+        }
+        done += n;
+    }
+    return true;
+}
+
+/* Pages for which the backing file holds data. */
+static bool mark_file_data(const struct ram_block *b, uint64_t first, uint64_t pages,
+                           unsigned long *populated)
+{
+    off_t start = (off_t)(first * TARGET_PAGE_SIZE),
+          end = (off_t)((first + pages) * TARGET_PAGE_SIZE);
+
+    for (off_t at = start; at < end;) {
+        off_t data = lseek(b->fd, at, SEEK_DATA);
+
+        if (data < 0) {
+            return errno == ENXIO; /* no data up to the end of the file */
+        }
+        if (data >= end) {
+            return true;
+        }
+        off_t hole = lseek(b->fd, data, SEEK_HOLE);
+
+        if (hole < 0) {
+            return false;
+        }
+        hole = MIN(hole, end);
+        uint64_t from = (uint64_t)(data - start) / TARGET_PAGE_SIZE;
+        uint64_t to = ((uint64_t)(hole - start) + TARGET_PAGE_SIZE - 1) / TARGET_PAGE_SIZE;
+
+        bitmap_set_range(populated, from, to - from);
+        at = hole;
+    }
+    return true;
+}
+
+void pages_populated(const struct ram_block *b, int pagemap_fd, uint64_t first, uint64_t pages,
+                     unsigned long *populated)
+{
+    bool known;
+
+    memset(populated, 0, BITMAP_WORDS(pages) * sizeof(*populated));
+    if (b->fd >= 0) {
+        known = mark_file_data(b, first, pages, populated);
+        /* a private mapping also has pages of its own */
+        if (known && !b->shared) {
+            known = pagemap_fd >= 0 && mark_mapped(b, pagemap_fd, first, pages, populated);
+        }
+    } else {
+        known = pagemap_fd >= 0 && mark_mapped(b, pagemap_fd, first, pages, populated);
+    }
+    if (!known) {
+        bitmap_set_range(populated, 0, pages);
+    }
+}
+
+void ram_block_zero(struct ram_block *b)
+{
+    unsigned long populated[BITMAP_WORDS(SCAN_PAGES)];
+    int fd = pagemap_open();
+
+    for (uint64_t first = 0; first < ram_block_pages(b); first += SCAN_PAGES) {
+        uint64_t n = MIN(SCAN_PAGES, ram_block_pages(b) - first);
+
+        pages_populated(b, fd, first, n, populated);
+        for (uint64_t i = bitmap_next_set(populated, n, 0); i < n;
+             i = bitmap_next_set(populated, n, i + 1)) {
+            uint8_t *page = b->host + (first + i) * TARGET_PAGE_SIZE;
+
+            if (!page_is_zero(page)) {
+                memset(page, 0, TARGET_PAGE_SIZE);
+            }
+        }
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+}

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * RAM on the way out.
+ *
+ * A round: the bitmap of each block holds what is to be sent; the cursor walks all blocks once; at
+ * the end ram_save_sync() brings what was dirtied meanwhile, and the next round begins. Memory is
+ * walked in chunks: on entering one, first the dirty log is re-armed for it (accel->dirty_clear),
+ * then its pages are read. In that order a write of the guest is either in the bytes sent or in the
+ * log again.
+ *
+ * In the first round all pages count as dirty, but those the host holds nothing for are not read:
+ * they are zero. Towards a destination whose memory is known to be zero nothing is sent for them,
+ * else nine bytes each.
+ *
+ * Pages go by reference; what the guest writes while the kernel copies them is logged and sent
+ * again.
+ */
+#include "migration/ram/save.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "accel/accel.h"
+#include "migration/ram/pages.h"
+#include "migration/stream/format.h"
+#include "migration/vmstate/savevm.h"
+#include "system/vm.h"
+#include "util/bitmap.h"
+
+/* 16 MiB: one ioctl re-arms it, and a busy guest cannot dirty it much again before it is sent. A
+ * multiple of 64, as KVM wants. */
+#define CHUNK_PAGES 4096u
+
+struct save_block {
+    struct ram_block *block;
+    uint64_t pages;
+    unsigned long *dirty;
+    bool skip; /* its pages do not travel */
+};
+
+struct ram_save {
+    struct vm *vm;
+    struct ram_save_config config;
+    struct save_block *blocks;
+    unsigned count;
+    bool tracking;
+    bool first_round;
+    int pagemap_fd;
+
+    /* cursor of the round */
+    unsigned at_block;
+    uint64_t at_page;
+    uint64_t chunk_end;                                 /* pages below it are re-armed */
+    const struct ram_block *named;                      /* block of the last record, for CONTINUE */
+    unsigned long untouched[BITMAP_WORDS(CHUNK_PAGES)]; /* of the current chunk, first round only */
+
+    GMutex stats_lock;
+    struct ram_save_stats stats;
+};
+
+struct ram_save *ram_save_new(struct vm *vm)
+{
+    struct ram_save *rs = g_new0(struct ram_save, 1);
+    unsigned n = ram_block_count(vm->memory);
+
+    rs->vm = vm;
+    rs->blocks = g_new0(struct save_block, n);
+    rs->pagemap_fd = -1;
+    g_mutex_init(&rs->stats_lock);
+    for (unsigned i = 0; i < n; i++) {
+        struct ram_block *b = ram_block_at(vm->memory, i);
+
+        if (b->migratable) {
+            rs->blocks[rs->count++] =
+                (struct save_block){ .block = b, .pages = ram_block_pages(b) };
+            rs->stats.total_bytes += b->used_length;
+        }
+    }
+    return rs;
+}
+
+/* Switches the collection of the VMM's own writes; machine lock held, as their writers hold it. */
+static void track_vmm_writes(struct ram_save *rs, bool on)
+{
+    for (unsigned i = 0; i < rs->count; i++) {
+        struct ram_block *b = rs->blocks[i].block;
+        void *map = on ? bitmap_new(b->max_length >> TARGET_PAGE_BITS) : NULL;
+
+        g_free((void *)atomic_exchange(&b->vmm_dirty, map));
+    }
+}
+
+void ram_save_free(struct ram_save *rs)
+{
+    if (!rs) {
+        return;
+    }
+    if (rs->tracking) {
+        rs->vm->accel->ops->dirty_stop(rs->vm);
+        vm_lock(rs->vm);
+        track_vmm_writes(rs, false);
+        vm_unlock(rs->vm);
+    }
+    for (unsigned i = 0; i < rs->count; i++) {
+        g_free(rs->blocks[i].dirty);
+    }
+    if (rs->pagemap_fd >= 0) {
+        close(rs->pagemap_fd);
+    }
+    g_mutex_clear(&rs->stats_lock);
+    g_free(rs->blocks);
+    g_free(rs);
+}
+
+static void begin_round(struct ram_save *rs)
+{
+    rs->at_block = 0;
+    rs->at_page = 0;
+    rs->chunk_end = 0;
+}
+
+bool ram_save_start_tracking(struct ram_save *rs, GError **err)
+{
+    vm_lock(rs->vm);
+    track_vmm_writes(rs, true);
+    vm_unlock(rs->vm);
+    rs->tracking = true;
+    if (!rs->vm->accel->ops->dirty_start(rs->vm, err)) {
+        vm_lock(rs->vm);
+        track_vmm_writes(rs, false);
+        vm_unlock(rs->vm);
+        rs->tracking = false;
+        return false;
+    }
+    rs->first_round = true;
+    rs->pagemap_fd = pagemap_open();
+    begin_round(rs);
+    return true;
+}
+
+void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config, struct stream_out *o)
+{
+    uint64_t remaining = 0;
+
+    rs->config = *config;
+    out_u8(o, STREAM_SECTION_START);
+    out_be32(o, SECTION_ID_RAM);
+    out_pstr(o, "ram");
+    out_be32(o, 0);
+    out_be32(o, RAM_VERSION);
+    out_be64(o, rs->stats.total_bytes | RAM_FLAG_MEM_SIZE);
+    for (unsigned i = 0; i < rs->count; i++) {
+        struct save_block *sb = &rs->blocks[i];
+
+        out_pstr(o, sb->block->idstr);
+        out_be64(o, sb->block->used_length);
+        if (config->ignore_shared) {
+            out_be64(o, sb->block->gpa);
+        }
+        sb->skip = config->ignore_shared && sb->block->shared;
+        sb->dirty = bitmap_new(sb->pages);
+        if (!sb->skip) {
+            bitmap_set_range(sb->dirty, 0, sb->pages);
+            remaining += sb->pages;
+        }
+    }
+    out_be64(o, RAM_FLAG_EOS);
+    out_u8(o, STREAM_FOOTER);
+    out_be32(o, SECTION_ID_RAM);
+    g_mutex_lock(&rs->stats_lock);
+    rs->stats.remaining_pages = remaining;
+    rs->stats.sync_count = 1; /* the start of tracking is QEMU's first sync */
+    g_mutex_unlock(&rs->stats_lock);
+}
+
+/* Re-arms the chunk that begins at the cursor and, in the first round, learns which of its pages
+ * the host holds nothing for. */
+static void enter_chunk(struct ram_save *rs, struct save_block *sb)
+{
+    uint64_t first = rs->at_page - rs->at_page % CHUNK_PAGES;
+    uint64_t n = MIN(CHUNK_PAGES, sb->pages - first);
+
+    rs->vm->accel->ops->dirty_clear(rs->vm, sb->block, first, n);
+    rs->chunk_end = first + n;
+    if (rs->first_round) {
+        pages_populated(sb->block, rs->pagemap_fd, first, n, rs->untouched);
+        for (unsigned w = 0; w < BITMAP_WORDS(n); w++) {
+            rs->untouched[w] = ~rs->untouched[w];
+        }
+    }
+}
+
+static void put_record(struct ram_save *rs, struct stream_out *o, struct ram_block *b,
+                       uint64_t page, unsigned flag)
+{
+    uint64_t word = page * TARGET_PAGE_SIZE | flag;
+
+    if (rs->named == b) {
+        out_be64(o, word | RAM_FLAG_CONTINUE);
+    } else {
+        out_be64(o, word);
+        out_pstr(o, b->idstr);
+        rs->named = b;
+    }
+}
+
+struct progress {
+    uint64_t normal, zero, untouched;
+};
+
+/* Sends one dirty page. */
+static void send_page(struct ram_save *rs, struct stream_out *o, struct save_block *sb,
+                      uint64_t page, struct progress *p)
+{
+    uint8_t *host = sb->block->host + page * TARGET_PAGE_SIZE;
+    bool untouched = rs->first_round && bitmap_test(rs->untouched, page % CHUNK_PAGES);
+
+    if (untouched || page_is_zero(host)) {
+        p->zero++;
+        if (rs->first_round && rs->config.zeroed) {
+            p->untouched++;
+            return;
+        }
+        put_record(rs, o, sb->block, page, RAM_FLAG_ZERO);
+        out_u8(o, 0);
+    } else {
+        p->normal++;
+        put_record(rs, o, sb->block, page, RAM_FLAG_PAGE);
+        out_ref(o, host, TARGET_PAGE_SIZE);
+    }
+}
+
+static void account(struct ram_save *rs, const struct progress *p)
+{
+    g_mutex_lock(&rs->stats_lock);
+    rs->stats.normal_pages += p->normal;
+    rs->stats.zero_pages += p->zero;
+    rs->stats.untouched_pages += p->untouched;
+    rs->stats.remaining_pages -= p->normal + p->zero;
+    g_mutex_unlock(&rs->stats_lock);
+}
+
+/* Walks on from the cursor until the block, or the allowance, is at its end. True: the block is
+ * done. */
+static bool send_block(struct ram_save *rs, struct stream_out *o, struct save_block *sb,
+                       uint64_t stop_at, struct progress *p)
+{
+    while (rs->at_page < sb->pages) {
+        /* the first round enters every chunk: the log may start with all pages set */
+        if (!rs->first_round) {
+            rs->at_page = bitmap_next_set(sb->dirty, sb->pages, rs->at_page);
+            if (rs->at_page == sb->pages) {
+                break;
+            }
+        }
+        if (rs->at_page >= rs->chunk_end) {
+            enter_chunk(rs, sb);
+        }
+        for (; rs->at_page < rs->chunk_end; rs->at_page++) {
+            rs->at_page = bitmap_next_set(sb->dirty, rs->chunk_end, rs->at_page);
+            if (rs->at_page == rs->chunk_end) {
+                break;
+            }
+            if (o->bytes >= stop_at || !out_ok(o)) {
+                return false;
+            }
+            bitmap_clear(sb->dirty, rs->at_page);
+            send_page(rs, o, sb, rs->at_page, p);
+        }
+    }
+    return true;
+}
+
+bool ram_save_section(struct ram_save *rs, struct stream_out *o, uint64_t max_bytes, bool end)
+{
+    uint64_t stop_at = max_bytes > UINT64_MAX - o->bytes ? UINT64_MAX : o->bytes + max_bytes;
+    struct progress p = { 0 };
+
+    out_u8(o, end ? STREAM_SECTION_END : STREAM_SECTION_PART);
+    out_be32(o, SECTION_ID_RAM);
+    while (rs->at_block < rs->count) {
+        struct save_block *sb = &rs->blocks[rs->at_block];
+
+        if (!sb->skip && !send_block(rs, o, sb, stop_at, &p)) {
+            break;
+        }
+        rs->at_block++;
+        rs->at_page = 0;
+        rs->chunk_end = 0;
+    }
+    out_be64(o, RAM_FLAG_EOS);
+    out_u8(o, STREAM_FOOTER);
+    out_be32(o, SECTION_ID_RAM);
+    account(rs, &p);
+    return rs->at_block == rs->count;
+}
+
+bool ram_save_sync(struct ram_save *rs, GError **err)
+{
+    uint64_t fresh = 0, left = 0;
+
+    for (unsigned i = 0; i < rs->count; i++) {
+        struct save_block *sb = &rs->blocks[i];
+        uint64_t before;
+
+        if (sb->skip) {
+            continue;
+        }
+        before = bitmap_count(sb->dirty, sb->pages);
+        if (!rs->vm->accel->ops->dirty_sync(rs->vm, sb->block, sb->dirty, err)) {
+            return false;
+        }
+        bitmap_take_atomic(sb->dirty, atomic_load(&sb->block->vmm_dirty), sb->pages);
+        uint64_t now = bitmap_count(sb->dirty, sb->pages);
+
+        fresh += now - before;
+        left += now;
+    }
+    rs->first_round = false;
+    begin_round(rs);
+    g_mutex_lock(&rs->stats_lock);
+    rs->stats.remaining_pages = left;
+    rs->stats.dirtied_last = fresh;
+    rs->stats.sync_count++;
+    g_mutex_unlock(&rs->stats_lock);
+    return true;
+}
+
+uint64_t ram_save_remaining(const struct ram_save *rs)
+{
+    return rs->stats.remaining_pages; /* written by this thread only */
+}
+
+void ram_save_get_stats(struct ram_save *rs, struct ram_save_stats *stats)
+{
+    g_mutex_lock(&rs->stats_lock);
+    *stats = rs->stats;
+    g_mutex_unlock(&rs->stats_lock);
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * RAM on the way out: which pages are still to be sent, and sending them. Used by the migration
+ * thread alone; the statistics may be read by others through ram_save_stats().
+ */
+#ifndef MIGRATION_RAM_SAVE_H
+#define MIGRATION_RAM_SAVE_H
+
+#include "migration/stream/out.h"
+#include "system/memory.h"
+
+struct vm;
+
+struct ram_save_config {
+    bool ignore_shared; /* capability x-ignore-shared */
+    bool zeroed;        /* the destination's memory is known to be zero: FERRY_FEATURE_ZEROED */
+};
+
+struct ram_save_stats {
+    uint64_t total_bytes;     /* used length of all blocks */
+    uint64_t remaining_pages; /* still to be sent, as far as known */
+    uint64_t normal_pages,
+        zero_pages;           /* sent since the beginning; never-touched pages count as zero */
+    uint64_t sync_count;      /* dirty log read so often */
+    uint64_t dirtied_last;    /* pages the last sync found newly dirty */
+    uint64_t untouched_pages; /* not even sent as zero */
+};
+
+struct ram_save;
+struct ram_save *ram_save_new(struct vm *vm);
+/* Ends dirty tracking if it is on. Takes the machine lock for a moment. */
+void ram_save_free(struct ram_save *rs);
+
+/* Starts dirty tracking with every page to be sent. Takes the machine lock for a moment. */
+bool ram_save_start_tracking(struct ram_save *rs, GError **err);
+/* Writes the START section: the list of blocks. */
+void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config,
+                    struct stream_out *o);
+/*
+ * Writes one PART (or, with end, the END section) with up to about max_bytes of what is left of the
+ * round. True when the round is over: every page that was dirty at the last sync has been sent.
+ */
+bool ram_save_section(struct ram_save *rs, struct stream_out *o, uint64_t max_bytes, bool end);
+/* Collects what was dirtied since the last time and starts a new round. */
+bool ram_save_sync(struct ram_save *rs, GError **err);
+uint64_t ram_save_remaining(const struct ram_save *rs);
+/* Any thread. */
+void ram_save_get_stats(struct ram_save *rs, struct ram_save_stats *stats);
+
+#endif
