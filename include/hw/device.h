@@ -63,8 +63,10 @@ struct device {
     struct vm *vm;
     char *id;   /* from the command line; NULL for the machine's own */
     char *path; /* qom path, "/machine/unattached/device[3]" */
-    uint32_t
-        instance_id; /* in the stream: 0, 1, ... per idstr; the board may set it before realize */
+    /* in the stream: 0, 1, ... per idstr; the board may set it before realize */
+    uint32_t instance_id;
+    /* position in the stream, see savevm_register(); the board sets it before realize */
+    unsigned savevm_order;
 };
 
 struct device *device_new(struct vm *vm, const struct device_class *class, const char *id,
