@@ -14,6 +14,7 @@
 #include "hw/acpi/ged.h"
 
 #include "hw/device.h"
+#include "hw/i386/savevm-order.h"
 #include "system/memory.h"
 #include "system/vm.h"
 
@@ -233,6 +234,7 @@ struct device *ged_create(struct vm *vm, uint64_t base, unsigned gsi, GError **e
     if (!dev) {
         return NULL;
     }
+    dev->savevm_order = SAVEVM_ORDER_GED;
     ged->base = base;
     ged->gsi = gsi;
     return device_realize(dev, err) ? dev : NULL;
