@@ -195,7 +195,7 @@ static bool read_signed(const struct path *path, const struct qapi_type *type, j
         errno = 0;
         value = text ? g_ascii_strtoll(text, &end, 0) : 0;
         if (!text || errno || end == text || *end || g_ascii_isspace(text[0])) {
-            return wrong_value(path, "a number", err);
+            return wrong_value(path, "an int64 value", err);
         }
     } else if (!json_is_integer(json)) {
         return wrong_type(path, "integer", err);
@@ -329,7 +329,10 @@ static bool read_object(const struct path *path, const struct qapi_type *type, j
             struct path here = { .up = path, .name = key, .flags = path->flags };
             g_autofree char *name = path_full(&here);
 
-            error_set(err, FERRY_ERROR_USER, "Parameter '%s' is unexpected", name);
+            error_set(err, FERRY_ERROR_USER,
+                      path->flags & QAPI_READ_KEYVAL ? "Invalid parameter '%s'"
+                                                     : "Parameter '%s' is unexpected",
+                      name);
             return false;
         }
     }
