@@ -20,7 +20,7 @@ esac
 
 workload() {
     objs=
-    for f in ring0 main work report devstate; do
+    for f in ring0 main work report devstate devices; do
         # shellcheck disable=SC2086
         "$cc" $flags -c "$src/$f.c" -o "$tmp/$f.o"
         objs="$objs $tmp/$f.o"
@@ -40,7 +40,10 @@ bootrom() {
 case $what in
 workload.elf) workload ;;
 bootrom.bin) bootrom ;;
-all) workload && bootrom ;;
+all)
+    workload
+    bootrom
+    ;;
 *)
     echo "Nothing is known about $what." >&2
     exit 2

@@ -7,7 +7,8 @@
  *   main.c      ring 3: arguments, memory layout, start of the APs, first writing of all pages
  *   work.c      ring 3: the loop every vCPU stays in
  *   report.c    ring 3, vCPU 0: lines for the serial port, commands
- *   devstate.c  ring 0 and 3: device state that a migration must not lose (devstate=1)
+ *   devstate.c  ring 3: device state that a migration must not lose (devstate=1)
+ *   devices.c   ring 0: the same, registers
  *
  * All memory is mapped one to one and open to ring 3; the guest protects nothing from itself.
  * Ring 3 asks ring 0 by UD2, see sys().
@@ -25,7 +26,7 @@
 #define VEC_TIMER_TSC     0x32
 #define VEC_APF           0x34
 #define VEC_SPURIOUS      0x3f
-#define VEC_PENDING       0x41 /* raised, but held back by the task priority (devstate=1) */
+#define VEC_PENDING       0x2e /* raised, but held back by the task priority (devstate=1) */
 #define APIC_TIMER_HZ     62500000u /* KVM's and TCG's local APIC count at 1 GHz; divided by 16 */
 #define SEL_CODE0         0x08
 #define SEL_DATA0         0x10
@@ -68,6 +69,7 @@ enum sys_nr {
     SYS_CALIBRATE, /* a=0: LAPIC timer counts down from ~0 without interrupt; a=1: current count */
     SYS_TIMER,     /* start this vCPU's timer */
     SYS_DEV_INIT,  /* a: item of device state; returns whether it exists here */
+    SYS_DEV_AVX,   /* switch AVX on; returns 1 if there is any */
     SYS_DEV_CHECK, /* a: item; returns 0 for good or a detail code */
 };
 
@@ -100,6 +102,7 @@ struct config {
     u8 x2apic;
     u8 apf;        /* async page faults */
     u8 fpu;
+    u8 avx;
     u8 pv;         /* use the KVM paravirtual MSRs */
 };
 
@@ -147,7 +150,6 @@ struct cpu {
     struct pvclock pv __attribute__((aligned(64)));
     struct pvsteal steal __attribute__((aligned(64)));
     struct pvapf apf __attribute__((aligned(64)));
-    u8 fx[512] __attribute__((aligned(64))); /* FXSAVE image */
     struct mailbox_cpu *mb;
     /* ring-3 state of the work loop */
     u64 rng;
@@ -239,16 +241,44 @@ extern u32 *gens;
 /* report.c */
 void report_init(void);
 void report_line(const char *fmt, ...);
+u32 report_format(char *to, u32 size, const char *fmt, ...);
 int report_step(struct cpu *c, u64 now);
 void guest_end(void);
 
-/* devstate.c */
-extern const u32 dev_item_count;
+/* devstate.c: items of device state, in the order of their checks */
+enum dev_item {
+    DEV_FPU,
+    DEV_AVX,
+    DEV_TIMER,
+    DEV_PIT_TICK,
+    DEV_MSR,
+    DEV_LAPIC, /* sets the task priority, so before DEV_CR and DEV_IRR */
+    DEV_IRR,
+    DEV_CR,
+    DEV_DR,
+    DEV_STEAL,
+    DEV_IOAPIC0,
+    DEV_IOAPIC1,
+    DEV_PIC,
+    DEV_RTC_INDEX, /* before the other accesses to the RTC */
+    DEV_RTC,
+    DEV_RTC_TICK,
+    DEV_PIT,
+    DEV_PIT_LATCH,
+    DEV_PIT_HALF,
+    DEV_SERIAL,
+    DEV_FWCFG,
+    DEV_ITEMS
+};
+
 void dev_start(struct cpu *c);
 int dev_step(struct cpu *c, u64 now);
+
+/* devices.c */
+int dev_avx(struct cpu *c);
+u64 dev_getc(void);
 int dev_init_r0(struct cpu *c, u32 item);
 u32 dev_check_r0(struct cpu *c, u32 item);
-const char *dev_name(u32 item);
 
 #endif
 #endif

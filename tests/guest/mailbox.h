@@ -84,6 +84,7 @@ struct mailbox_header {
     uint64_t dev_checks;    /* device state items checked so far */
     uint64_t dev_bad;       /* bit mask of items ever found wrong */
     uint64_t dev_fails;     /* checks that failed */
+    uint64_t rtc_seconds;   /* time of day in the RTC, seconds since midnight (devstate=1) */
     uint64_t lines_dropped; /* serial lines lost because the output buffer was full */
     uint64_t text_sum;      /* checksum of the guest's code and constants */
     uint64_t boot_clock_ns; /* clock when the guest came up */

@@ -103,6 +103,7 @@ static const struct arg {
     { "x2apic", &cfg.x2apic, 1, 1, 0 },
     { "apf", &cfg.apf, 1, 1, 0 },
     { "fpu", &cfg.fpu, 1, 1, 0 },
+    { "avx", &cfg.avx, 1, 1, 0 },
     { "pv", &cfg.pv, 1, 1, 0 },
 };
 

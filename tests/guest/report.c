@@ -43,34 +43,52 @@ static u32 put_number(char *to, u64 v, u32 base)
     return len;
 }
 
-/* Knows %u (u64), %x (u64), %s. */
-void report_line(const char *fmt, ...)
+/* Knows %u (u64), %x (u64), %s. Returns the length, at most size; no zero at the end. */
+static u32 format(char *to, u32 size, const char *fmt, __builtin_va_list ap)
 {
-    char line[LINE_MAX + 32];
-    __builtin_va_list ap;
+    char tmp[24];
     u32 n = 0;
 
-    __builtin_va_start(ap, fmt);
-    for (; *fmt && n < LINE_MAX; fmt++) {
-        const char *s;
+    for (; *fmt && n < size; fmt++) {
+        const char *s = tmp;
 
         if (*fmt != '%') {
-            line[n++] = *fmt;
+            to[n++] = *fmt;
             continue;
         }
-        switch (*++fmt) {
-        case 'u':
-            n += put_number(line + n, __builtin_va_arg(ap, u64), 10);
-            break;
-        case 'x':
-            n += put_number(line + n, __builtin_va_arg(ap, u64), 16);
-            break;
-        default:
-            for (s = __builtin_va_arg(ap, const char *); *s && n < LINE_MAX; s++) {
-                line[n++] = *s;
-            }
+        fmt++;
+        if (*fmt == 's') {
+            s = __builtin_va_arg(ap, const char *);
+        } else {
+            tmp[put_number(tmp, __builtin_va_arg(ap, u64), *fmt == 'x' ? 16 : 10)] = 0;
+        }
+        while (*s && n < size) {
+            to[n++] = *s++;
         }
     }
+    return n;
+}
+
+u32 report_format(char *to, u32 size, const char *fmt, ...)
+{
+    __builtin_va_list ap;
+    u32 n;
+
+    __builtin_va_start(ap, fmt);
+    n = format(to, size, fmt, ap);
+    __builtin_va_end(ap);
+    return n;
+}
+
+/* Queues a line for the serial port. */
+void report_line(const char *fmt, ...)
+{
+    char line[LINE_MAX + 1];
+    __builtin_va_list ap;
+    u32 n;
+
+    __builtin_va_start(ap, fmt);
+    n = format(line, LINE_MAX, fmt, ap);
     __builtin_va_end(ap);
     line[n++] = '\n';
     if (n > OUT_SIZE - (out_tail - out_head)) {

@@ -482,7 +482,9 @@ static u64 serial_puts(const char *s, u64 n)
 
 static u64 sys_getc(void)
 {
-    return inb(SERIAL + 5) & 1 ? inb(SERIAL) : ~0ull;
+    u64 ch = dev_getc();
+
+    return ch != ~1ull ? ch : inb(SERIAL + 5) & 1 ? inb(SERIAL) : ~0ull;
 }
 
 static void sys_reset(void)
@@ -548,6 +550,8 @@ u64 sys_dispatch(u64 nr, u64 a, u64 b, struct cpu *c)
         return 0;
     case SYS_DEV_INIT:
         return (u64)dev_init_r0(c, (u32)a);
+    case SYS_DEV_AVX:
+        return (u64)dev_avx(c);
     case SYS_DEV_CHECK:
         return dev_check_r0(c, (u32)a);
     default:

@@ -38,6 +38,17 @@ def wait_for(what, fn, timeout=20.0):
     raise Failure("No %s within %.0f s" % (what, timeout))
 
 
+def connect(path):
+    """A socket, or None as long as nobody listens."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    return sock
+
+
 class Vm:
     """A running VMM with its serial output, QMP and, if `shm`, its memory as a Mailbox."""
 
@@ -72,9 +83,7 @@ class Vm:
         self.err = open(self.name + ".err", "w+b")
         self.proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.err, stderr=self.err)
         self.qmp = None
-        wait_for("QMP socket", lambda: os.path.exists(self.name + ".qmp") or self._dead())
-        self.qmp = socket.socket(socket.AF_UNIX)
-        self.qmp.connect(self.name + ".qmp")
+        self.qmp = wait_for("QMP socket", lambda: self._dead() or connect(self.name + ".qmp"))
         self.qmp_file = self.qmp.makefile("rw")
         json.loads(self.qmp_file.readline())
         self.events = []
@@ -102,6 +111,9 @@ class Vm:
             else:
                 return reply["return"]
 
+    def monitor(self, line):
+        return self.cmd("human-monitor-command", **{"command-line": line})
+
     def serial(self):
         try:
             with open(self.name + ".log", errors="replace") as f:
@@ -119,8 +131,7 @@ class Vm:
 
     def send(self, text):
         if not self.ser:
-            self.ser = socket.socket(socket.AF_UNIX)
-            self.ser.connect(self.name + ".ser")
+            self.ser = wait_for("serial socket", lambda: connect(self.name + ".ser"))
             self.ser.setblocking(False)
         self.ser.send(text.encode())
 
@@ -147,6 +158,8 @@ def last_tick(text):
 
 def no_bad(vm):
     text = vm.serial()
+    for item in ARGS.allow or ():
+        text = re.sub(r"^(DEV )bad( n=\d+) %s:\S+\n" % item, r"\1ok\2\n", text, flags=re.M)
     for word in ("BAD ", "PANIC", "DEV bad", "ARG bad"):
         if word in text:
             raise Failure("Serial says: " + re.search(".*" + word + ".*", text).group(0))
@@ -172,7 +185,7 @@ def migrate(src, dst, uri, timeout=60.0, **params):
             raise Failure("Migration failed: %s" % info.get("error-desc"))
         return info if info["status"] == "completed" else None
     info = wait_for("completed migration", done, timeout)
-    wait_for("running destination", lambda: dst.cmd("query-status")["running"], 10)
+    wait_for("loaded destination", lambda: dst.cmd("query-status")["status"] in ("running", "paused"), 10)
     return info
 
 
@@ -327,7 +340,8 @@ def case_commands(tmp):
 
 def case_migrate(tmp):
     for smp, append in ((1, "rate=5000"), (2, "data=mixed pattern=random rate=20000"),
-                        (4, "devstate=1 fpu=1 data=sparse rate=5000"), (16, "data=mixed")):
+                        (4, "devstate=1 devms=100 data=sparse rate=5000"), (2, "devstate=1 devms=100 timer=tsc x2apic=1"),
+                        (1, "devstate=1 devms=100 timer=oneshot"), (16, "data=mixed")):
         sock = "unix:%s/m%d" % (tmp, smp)
         append = "report=200 " + append
         src = Vm(tmp, append, mem=48, smp=smp)
@@ -339,6 +353,8 @@ def case_migrate(tmp):
             start = src.box.header["seq"]
             wait_for("signs of life", lambda: dst.box.header["seq"] > start + 2)
             dst.line("T ")
+            if "devstate" in append:
+                dst.line(r"DEV .*\nT(?:.*\n)*DEV .*\nT(?:.*\n)*DEV")
             bad = verified(dst)
             if bad:
                 raise Failure("%d bad words after the move: %r" % (bad, dst.box.bad()[:4]))
@@ -396,6 +412,35 @@ def case_devstate(tmp):
         vm.end()
 
 
+def case_devlost(tmp):
+    """Device registers changed behind the guest's back are reported, each by its name."""
+    pokes = (("serial", (0x3ff, 0)), ("serial", (0x3fc, 3)), ("serial", (0x3fa, 2)), ("rtc-index", (0x70, 0)),
+             ("rtc-index", (0x71, 0)), ("fwcfg", (0x510, 0)), ("pic", (0x21, 0xfa)), ("pic", (0xa1, 0xff)),
+             ("pic", (0xa0, 0x0a)), ("pic", (0x4d0, 0)), ("pit", (0x43, 0x54)),
+             ("pit-half", (0x43, 0xb4)), ("pit-tick", (0x43, 0x30)))
+    vm = Vm(tmp, "report=200 devstate=1 devms=100", mem=16,
+            machine="pit=on,pic=on,rtc=on,isa-serial=on,kernel-irqchip=split")
+    try:
+        vm.line("READY")
+        items = vm.line("DEV items=").group(0).strip().split("=")[1].split(",")
+        vm.line("DEV ok")
+        for item, (port, value) in pokes:
+            if item not in items:
+                raise Failure("No item %s: %s" % (item, items))
+            start = len(vm.serial())
+            if port == 0x510:
+                vm.monitor("o/h 0x%x 0x%x" % (port, value))
+            else:
+                vm.monitor("o/b 0x%x 0x%x" % (port, value))
+            m = vm.line(r"DEV bad.* %s:" % item, 5, start)
+            if ARGS.verbose:
+                print("   port %x = %x: %s" % (port, value, m.group(0).strip()))
+            if item != "pit-tick":
+                vm.line("DEV ok", 5, start + len(m.group(0)))
+    finally:
+        vm.end()
+
+
 def case_bootrom(tmp):
     rom = os.path.join(ARGS.guests, "bootrom.bin")
     machine = "pit=off,pic=off,rtc=off,isa-serial=on"
@@ -432,9 +477,13 @@ def main():
     p.add_argument("--cpu", default="host,-arch-capabilities")
     p.add_argument("--guests", required=True)
     p.add_argument("--only", action="append")
+    p.add_argument("--allow", action="append", help="device state item that may be lost")
     p.add_argument("--keep", action="store_true", help="leave logs behind")
     p.add_argument("-v", "--verbose", action="store_true")
     ARGS = p.parse_args()
+    if ARGS.allow is None and "qemu" in os.path.basename(ARGS.vmm):
+        # 7.2 stops without emptying the ring of coalesced port writes: the last index is lost
+        ARGS.allow = ["rtc-index"]
     failed = 0
     for name, fn in CASES:
         if ARGS.only and name not in ARGS.only:
