@@ -165,6 +165,9 @@ static void chardev_flush(struct chardev *chr)
 {
     size_t left = chardev_queue_length(chr);
 
+    if (left == 0) {
+        return;
+    }
     chr->queue_start += chardev_push(chr, chr->queue->data + chr->queue_start, left);
     if (chr->queue_start == chr->queue->len) {
         g_byte_array_set_size(chr->queue, 0);

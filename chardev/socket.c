@@ -408,7 +408,7 @@ static bool socket_parse_address(struct socket_chardev *s, json_t *options, GErr
     s->addr->type = TRANSPORT_TCP;
     s->addr->host = chardev_option_string(options, "host");
     s->addr->port = chardev_option_string(options, "port");
-    s->addr->to = chardev_option_number(options, "to", 0);
+    s->addr->to = MIN(chardev_option_number(options, "to", 0), 65535);
     if (!s->addr->host) {
         s->addr->host = g_strdup("");
     }

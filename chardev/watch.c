@@ -40,7 +40,7 @@ struct chardev_watch *chardev_watch_new(int fd, GIOCondition condition,
     watch->opaque = opaque;
     watch->condition = condition;
     watch->tag = g_source_add_unix_fd(source, fd, condition);
-    g_source_set_static_name(source, "chardev");
+    g_source_set_name(source, "chardev");
     g_source_attach(source, NULL);
     return watch;
 }

@@ -252,11 +252,15 @@ static void slice_take(struct slice *s, const struct iovec *iov, int cnt, size_t
     int n = 0;
 
     cnt = MIN(cnt, IOV_MAX);
+    s->iov = iov;
+    s->cnt = cnt;
+    if (limit == SIZE_MAX) {
+        return;
+    }
     while (n < cnt && total < limit && limit - total >= iov[n].iov_len) {
         total += iov[n].iov_len;
         n++;
     }
-    s->iov = iov;
     s->cnt = n;
     if (n < cnt && total == 0) {
         /* The first entry with bytes is longer than the limit: that one alone, shortened. */

@@ -97,9 +97,13 @@ bool resolve_tcp(const struct transport_address *addr, enum resolve_purpose purp
                  gint64 deadline, struct addrinfo **list, GError **err)
 {
     g_autofree char *target = g_strdup_printf("%s:%s", addr->host, addr->port);
-    struct lookup *lk = g_new0(struct lookup, 1);
+    struct lookup *lk;
     int errnum = 0;
 
+    if (!socket_check_port(addr->port, err)) {
+        return false;
+    }
+    lk = g_new0(struct lookup, 1);
     lk->refs = 1;
     lk->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     lk->host = *addr->host ? g_strdup(addr->host) : NULL;

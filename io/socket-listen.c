@@ -158,7 +158,7 @@ static unsigned sockaddr_port(const struct sockaddr *sa)
 static int listen_tcp_one(struct addrinfo *ai, bool only_v6, unsigned to, int backlog)
 {
     unsigned port = sockaddr_port(ai->ai_addr);
-    unsigned last = port ? MAX(port, to) : 0;
+    unsigned last = port ? MAX(port, MIN(to, 65535)) : 0;
     int errnum = EADDRINUSE;
     int on = 1, v6only = only_v6;
 

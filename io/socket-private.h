@@ -25,6 +25,8 @@ enum resolve_purpose {
 bool resolve_tcp(const struct transport_address *addr, enum resolve_purpose purpose, int cancel_fd,
                  gint64 deadline, struct addrinfo **list, GError **err);
 
+/* False and *err (USER) for a number that no port has; service names are for the resolver. */
+bool socket_check_port(const char *port, GError **err);
 /* Milliseconds to the deadline, 0 for none; false when it has passed. */
 bool socket_deadline_left(gint64 deadline, unsigned *ms);
 /* Checks the path's length in the one place where it is copied. */

@@ -83,6 +83,18 @@ bool socket_deadline_left(gint64 deadline, unsigned *ms)
     return true;
 }
 
+bool socket_check_port(const char *port, GError **err)
+{
+    guint64 number;
+
+    if (*port && strspn(port, "0123456789") == strlen(port) &&
+        !g_ascii_string_to_unsigned(port, 10, 0, 65535, &number, NULL)) {
+        error_set(err, FERRY_ERROR_USER, "The port '%s' is not in the range 0 to 65535", port);
+        return false;
+    }
+    return true;
+}
+
 void socket_tune(int fd)
 {
     int on = 1;
@@ -273,15 +285,23 @@ static int connect_tcp(const struct transport_address *addr, int cancel_fd, gint
 {
     g_autofree char *target = g_strdup_printf("%s:%s", addr->host, addr->port);
     struct addrinfo *list = NULL;
+    unsigned untried = 0;
     int fd = -EADDRNOTAVAIL;
 
     if (!resolve_tcp(addr, RESOLVE_CONNECT, cancel_fd, deadline, &list, err)) {
         return -1;
     }
     for (struct addrinfo *ai = list; ai; ai = ai->ai_next) {
+        untried++;
+    }
+    for (struct addrinfo *ai = list; ai; ai = ai->ai_next, untried--) {
+        gint64 now = g_get_monotonic_time();
+        /* an address that swallows packets gets its share of the time, not all of it */
+        gint64 share = deadline ? now + MAX((deadline - now) / untried, 1) : 0;
+
         fd = connect_one(ai->ai_family, ai->ai_protocol, ai->ai_addr, ai->ai_addrlen, cancel_fd,
-                         deadline);
-        if (fd >= 0 || fd == -ECANCELED || fd == -ETIMEDOUT) {
+                         share);
+        if (fd >= 0 || fd == -ECANCELED) {
             break;
         }
     }

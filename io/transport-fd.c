@@ -53,11 +53,37 @@ static bool fd_check_socket(const char *name, bool stream, GError **err)
     return stream;
 }
 
+/*
+ * Moves a channel off 0, 1 and 2: closed at its end, the number would go to the next file opened,
+ * and what prints to stderr would land there. /dev/null stays in its place.
+ */
+static int fd_move_from_stdio(int fd)
+{
+    int moved, null;
+
+    if (fd < 0 || fd > STDERR_FILENO) {
+        return fd;
+    }
+    moved = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    null = moved < 0 ? -1 : open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0 || dup2(null, fd) < 0) {
+        if (moved >= 0) {
+            close(moved);
+        }
+        moved = fd;
+    }
+    if (null >= 0) {
+        close(null);
+    }
+    return moved;
+}
+
 /* Takes fd over in every case. */
 static struct channel *fd_channel(const char *name, int fd, bool writing, GError **err)
 {
     bool listening, stream;
 
+    fd = fd_move_from_stdio(fd);
     if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
         error_set_errno(err, FERRY_ERROR_USER, errno, "The descriptor of %s cannot be used", name);
         return NULL; /* nothing there to close */

@@ -8,6 +8,7 @@
 
 #include "channel-private.h"
 #include "io/socket.h"
+#include "socket-private.h"
 #include "util/error.h"
 
 /* A post-copy or multifd source opens its channels in one go; they wait here until they are
@@ -18,7 +19,6 @@
 static bool parse_host_port(struct transport_address *addr, const char *text, GError **err)
 {
     const char *port;
-    guint64 number;
 
     if (*text == '[') {
         const char *end = strchr(text, ']');
@@ -45,13 +45,8 @@ static bool parse_host_port(struct transport_address *addr, const char *text, GE
         error_set(err, FERRY_ERROR_USER, "The address '%s' has no port: use tcp:HOST:PORT", text);
         return false;
     }
-    if (g_ascii_isdigit(*port) && strspn(port, "0123456789") == strlen(port) &&
-        !g_ascii_string_to_unsigned(port, 10, 0, 65535, &number, NULL)) {
-        error_set(err, FERRY_ERROR_USER, "The port '%s' is not in the range 0 to 65535", port);
-        return false;
-    }
     addr->port = g_strdup(port);
-    return true;
+    return socket_check_port(port, err);
 }
 
 /* "ipv4" alone means on. */

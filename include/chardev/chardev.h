@@ -31,6 +31,8 @@ struct chardev_frontend {
     void (*event)(void *opaque, enum chardev_event event); /* may be NULL */
 };
 
+/* None of these may free the set. */
+
 /*
  * The chardevs of a process by id; owned by the vm. destroy closes all of them, flushes what it can
  * without blocking and removes UNIX socket paths it created.

@@ -380,6 +380,56 @@ static void test_connect_cancel(void)
     g_ptr_array_unref(listeners);
 }
 
+/* Names that nobody answers for, packets that nobody answers: bounded, and ended by a cancel. */
+static void test_connect_deadline(void)
+{
+    g_autoptr(transport_address) dark = parse("tcp:192.0.2.1:9");
+    g_autoptr(transport_address) nameless = parse("tcp:host.invalid:9");
+    gint64 start = g_get_monotonic_time();
+    g_autoptr(GError) err = NULL;
+    int cancel_fd = eventfd(1, EFD_CLOEXEC);
+
+    g_assert_null(transport_connect(dark, -1, -1, 100, &err));
+    g_assert_error(err, FERRY_ERROR, FERRY_ERROR_LINK);
+    g_clear_error(&err);
+    g_assert_null(transport_connect(dark, -1, cancel_fd, 0, &err));
+    g_assert_nonnull(err);
+    g_clear_error(&err);
+    g_assert_null(transport_connect(nameless, -1, cancel_fd, 0, &err));
+    g_assert_nonnull(err);
+    g_assert_cmpint(g_get_monotonic_time() - start, <, 3 * G_TIME_SPAN_SECOND);
+    close(cancel_fd);
+}
+
+/* fd:1 and the like: the number must not go to the next file that is opened. */
+static void test_fd_stdio(void)
+{
+    struct transport_address addr = { .type = TRANSPORT_FD, .fd_name = (char *)"0" };
+    struct iovec iov = { (char *)"x", 1 };
+    g_autoptr(GError) err = NULL;
+    int saved = dup(0), fds[2];
+    struct channel *ch;
+    struct listener *l;
+    char byte;
+
+    g_assert_cmpint(pipe(fds), ==, 0);
+    g_assert_cmpint(dup2(fds[0], 0), ==, 0);
+    close(fds[0]);
+    l = transport_listen(&addr, 0, &err);
+    g_assert_no_error(err);
+    ch = transport_accept(l, -1, 0, &err);
+    listener_free(l);
+    g_assert_cmpint(write(fds[1], iov.iov_base, 1), ==, 1);
+    g_assert_true(channel_read_all(ch, &byte, 1, &err));
+    channel_unref(ch);
+    g_assert_cmpint(fcntl(0, F_GETFD), >=, 0); /* /dev/null now */
+    g_assert_cmpint(read(0, &byte, 1), ==, 0);
+    g_assert_cmpint(write(fds[1], "x", 1), ==, -1); /* the pipe itself has ended */
+    close(fds[1]);
+    dup2(saved, 0);
+    close(saved);
+}
+
 static void test_fd(void)
 {
     struct transport_address addr = { .type = TRANSPORT_FD, .fd_name = (char *)"mig" };
@@ -687,7 +737,9 @@ int main(int argc, char **argv)
     g_test_add_func("/io/transport/unix-stale", test_unix_stale);
     g_test_add_func("/io/transport/accept-cancel", test_accept_cancel);
     g_test_add_func("/io/transport/connect-cancel", test_connect_cancel);
+    g_test_add_func("/io/transport/connect-deadline", test_connect_deadline);
     g_test_add_func("/io/transport/fd", test_fd);
+    g_test_add_func("/io/transport/fd-stdio", test_fd_stdio);
     g_test_add_func("/io/transport/fd-listening", test_fd_listening);
     g_test_add_func("/io/transport/file", test_file);
     g_test_add_func("/io/transport/exec", test_exec);
