@@ -5,6 +5,7 @@
 #include <glib/gstdio.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -291,11 +292,25 @@ static void test_legacy(void)
     chardev_set_free(set);
 }
 
+/* The pty chardev names its path on stdout, where the test protocol is spoken. */
+static struct chardev *open_pty(struct chardev_set *set, GError **err)
+{
+    int saved = dup(STDOUT_FILENO);
+    struct chardev *chr;
+
+    fflush(stdout);
+    dup2(STDERR_FILENO, STDOUT_FILENO);
+    chr = open_text(set, "backend=pty,id=p", err);
+    dup2(saved, STDOUT_FILENO);
+    close(saved);
+    return chr;
+}
+
 static void test_pty(void)
 {
     g_autoptr(chardev_set) set = chardev_set_new();
     g_autoptr(GError) err = NULL;
-    struct chardev *chr = open_text(set, "backend=pty,id=p", &err);
+    struct chardev *chr = open_pty(set, &err);
     g_autofree char *name = chardev_describe(chr);
     struct front *f = front_attach(chr);
     struct termios mode;
