@@ -18,11 +18,10 @@
 
 #include "io/channel.h"
 #include "io/transport.h"
+#include "migration/ram/save.h"
 #include "qapi/qapi-types.h"
 
-struct ram_save;
 struct return_path;
-struct stream_out;
 struct vm;
 struct vm_config;
 struct outgoing;
@@ -59,6 +58,10 @@ struct migration {
     struct incoming *in;  /* machine */
     bool incoming_defer;  /* machine; migrate-incoming may be used */
 };
+
+/* --- migration.c --- */
+GPtrArray *migration_blocker_reasons(
+    struct migration *m); /* char *; g_ptr_array_unref(). Machine lock held. */
 
 /* --- state.c --- */
 bool migration_transition_legal(MigrationStatus from, MigrationStatus to);
@@ -115,8 +118,9 @@ struct outgoing {
     RunState state_before; /* the guest's state before we stopped it */
     int64_t last_sync_ns;  /* cost of the last dirty sync */
 
-    struct outgoing_stats stats; /* m */
-    char *error;                 /* machine; why it failed */
+    struct outgoing_stats stats;     /* m */
+    struct ram_save_stats final_ram; /* m; once `ram` is gone */
+    char *error;                     /* machine; why it failed */
 };
 
 /* Starts the thread; takes addr and fd. Machine lock held. */
@@ -126,6 +130,8 @@ bool outgoing_start(struct migration *m, struct transport_address *addr, int fd,
 void outgoing_free(struct outgoing *out);
 /* Asks the run to stop; machine lock held. False and *err after the commit point. */
 bool outgoing_cancel(struct outgoing *out, GError **err);
+/* The process ends: whatever it still waits for, it waits no longer. Machine lock held. */
+void outgoing_abandon(struct outgoing *out);
 bool outgoing_check(struct outgoing *out, GError **err); /* cancelled? return path broken? */
 /* Sleeps up to ms; false when cancelled meanwhile. */
 bool outgoing_sleep(struct outgoing *out, unsigned ms);
@@ -133,7 +139,7 @@ void outgoing_ping(struct outgoing *out, uint32_t value);
 
 /* switchover.c. Stops the guest, sends the rest, commits. True: the destination has the guest.
  * False: see outgoing_abort(). */
-bool switchover_run(struct outgoing *out, GError **err);
+bool switchover_run(struct outgoing *out, bool *again, GError **err);
 /*
  * Called once per round: is it time? remaining and dirtied in pages. Updates expected_downtime.
  */

@@ -30,7 +30,6 @@ static const struct {
     { S(PRE_SWITCHOVER), S(DEVICE), "migrate-continue" },
     { S(PRE_SWITCHOVER), S(CANCELLING), "migrate_cancel" },
     { S(PRE_SWITCHOVER), S(FAILED), "link, peer or host" },
-    { S(DEVICE), S(ACTIVE), "the guest asked for a reset: it runs on, a further round" },
     { S(DEVICE), S(COMPLETED), "the destination has the guest" },
     { S(DEVICE), S(CANCELLING), "migrate_cancel, before the commit point" },
     { S(DEVICE), S(FAILED), "link, peer or host" },

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The return path.
+ *
+ * On the source a thread reads it, because an answer may come while the migration thread is blocked
+ * in a write. It trusts nothing: lengths are fixed per type or bounded, an answer to what was not
+ * asked ends the path, and all that arrives only sets flags under one lock. The first error sticks.
+ */
+#include "migration/return-path.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "migration/stream/format.h"
+#include "migration/stream/in.h"
+#include "util/error.h"
+
+struct return_path {
+    struct channel *ch;
+    struct stream_in *in;
+    GThread *thread;
+    GMutex lock;
+    GCond cond;
+    /* all under lock */
+    bool got[RETURN_WAIT_SHUT + 1];
+    uint64_t features;
+    bool closed; /* the peer ended the path in an orderly way */
+    GError *error;
+};
+
+static void note(struct return_path *rp, enum return_wait what)
+{
+    g_mutex_lock(&rp->lock);
+    rp->got[what] = true;
+    g_cond_broadcast(&rp->cond);
+    g_mutex_unlock(&rp->lock);
+}
+
+static bool handle_hello(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
+{
+    uint32_t version;
+    uint64_t features;
+
+    if (len < 12) {
+        error_set(err, FERRY_ERROR_PEER, "The destination's hello is too short (%u bytes)", len);
+        return false;
+    }
+    memcpy(&version, p, 4);
+    memcpy(&features, p + 4, 8);
+    if (GUINT32_FROM_BE(version) < FERRY_VERSION_1) {
+        error_set(err, FERRY_ERROR_PEER, "The destination's hello has version %u",
+                  GUINT32_FROM_BE(version));
+        return false;
+    }
+    g_mutex_lock(&rp->lock);
+    rp->features = GUINT64_FROM_BE(features) & FERRY_FEATURES_ALL;
+    g_mutex_unlock(&rp->lock);
+    return true;
+}
+
+static bool handle_pong(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
+{
+    uint32_t value;
+
+    (void)len;
+    (void)err;
+    memcpy(&value, p, 4);
+    if (GUINT32_FROM_BE(value) == FERRY_PING_MAGIC) {
+        note(rp, RETURN_WAIT_FERRY_PONG);
+    }
+    return true;
+}
+
+static bool handle_shut(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
+{
+    uint32_t value;
+
+    (void)len;
+    memcpy(&value, p, 4);
+    if (value) {
+        error_set(err, FERRY_ERROR_PEER,
+                  "The destination could not load the guest (it reported error %u)",
+                  GUINT32_FROM_BE(value));
+        return false;
+    }
+    note(rp, RETURN_WAIT_SHUT);
+    return true;
+}
+
+static bool handle_ready(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
+{
+    (void)p;
+    (void)len;
+    (void)err;
+    note(rp, RETURN_WAIT_READY);
+    return true;
+}
+
+static bool handle_error(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
+{
+    g_autofree char *text = g_utf8_make_valid((const char *)p, len);
+
+    (void)rp;
+    error_set(err, FERRY_ERROR_PEER, "The destination refused the guest: %s", text);
+    return false;
+}
+
+static const struct {
+    unsigned type, min_length, max_length;
+    bool (*handle)(struct return_path *rp, const uint8_t *payload, unsigned len, GError **err);
+} messages[] = {
+    { RETURN_SHUT, 4, 4, handle_shut },
+    { RETURN_PONG, 4, 4, handle_pong },
+    { RETURN_SWITCHOVER_ACK, 0, 0, NULL },
+    { RETURN_FERRY_HELLO, 12, RETURN_MAX_PAYLOAD, handle_hello },
+    { RETURN_FERRY_READY, 0, 0, handle_ready },
+    { RETURN_FERRY_ERROR, 0, RETURN_MAX_PAYLOAD, handle_error },
+};
+
+static bool read_message(struct return_path *rp, GError **err)
+{
+    uint8_t payload[RETURN_MAX_PAYLOAD];
+    uint16_t type, len;
+
+    if (!in_be16(rp->in, &type, err) || !in_be16(rp->in, &len, err)) {
+        return false;
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(messages); i++) {
+        if (messages[i].type != type) {
+            continue;
+        }
+        if (len < messages[i].min_length || len > messages[i].max_length) {
+            error_set(err, FERRY_ERROR_PEER,
+                      "The destination sent a return-path message 0x%x of %u bytes", type, len);
+            return false;
+        }
+        return in_bytes(rp->in, payload, len, err) &&
+               (!messages[i].handle || messages[i].handle(rp, payload, len, err));
+    }
+    error_set(err, FERRY_ERROR_PEER,
+              "The destination sent a return-path message 0x%x that nothing asked for", type);
+    return false;
+}
+
+static gpointer reader(gpointer opaque)
+{
+    struct return_path *rp = opaque;
+    GError *error = NULL;
+    uint8_t unused;
+
+    while (!error) {
+        if (!in_peek(rp->in, 0, &unused)) {
+            /* the end between two messages: whether that is an error depends on what was said
+             * before */
+            g_mutex_lock(&rp->lock);
+            rp->closed = true;
+            g_cond_broadcast(&rp->cond);
+            g_mutex_unlock(&rp->lock);
+            return NULL;
+        }
+        read_message(rp, &error);
+    }
+    g_mutex_lock(&rp->lock);
+    rp->error = error;
+    g_cond_broadcast(&rp->cond);
+    g_mutex_unlock(&rp->lock);
+    return NULL;
+}
+
+struct return_path *return_path_new(struct channel *ch)
+{
+    struct return_path *rp = g_new0(struct return_path, 1);
+
+    rp->ch = channel_ref(ch);
+    /* silence is normal here: each wait has its own deadline in return_path_wait() */
+    channel_set_read_timeout(ch, 0);
+    rp->in = in_new_channel(ch);
+    g_mutex_init(&rp->lock);
+    g_cond_init(&rp->cond);
+    rp->thread = g_thread_new("mig/return", reader, rp);
+    return rp;
+}
+
+void return_path_free(struct return_path *rp)
+{
+    if (!rp) {
+        return;
+    }
+    channel_shutdown(rp->ch);
+    g_thread_join(rp->thread);
+    in_free(rp->in);
+    channel_unref(rp->ch);
+    g_clear_error(&rp->error);
+    g_mutex_clear(&rp->lock);
+    g_cond_clear(&rp->cond);
+    g_free(rp);
+}
+
+/* Lock held. */
+static bool check_locked(struct return_path *rp, GError **err)
+{
+    if (rp->error) {
+        if (err) {
+            *err = g_error_copy(rp->error);
+        }
+        return false;
+    }
+    if (rp->closed && !rp->got[RETURN_WAIT_SHUT]) {
+        error_set(err, FERRY_ERROR_PEER, "The destination closed the connection %s",
+                  channel_name(rp->ch));
+        return false;
+    }
+    return true;
+}
+
+bool return_path_check(struct return_path *rp, GError **err)
+{
+    g_mutex_lock(&rp->lock);
+    bool ok = check_locked(rp, err);
+    g_mutex_unlock(&rp->lock);
+    return ok;
+}
+
+bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned timeout_ms,
+                      GError **err)
+{
+    static const char *const names[] = { "answer to the first ping",
+                                         "confirmation that the guest is loaded",
+                                         "confirmation that the guest runs" };
+    gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+    bool ok = true;
+
+    g_mutex_lock(&rp->lock);
+    while (!rp->got[what] && (ok = check_locked(rp, err))) {
+        if (!g_cond_wait_until(&rp->cond, &rp->lock, deadline)) {
+            ok = rp->got[what];
+            if (!ok) {
+                error_set(err, FERRY_ERROR_LINK, "The destination at %s gave no %s within %u s",
+                          channel_name(rp->ch), names[what], timeout_ms / 1000);
+            }
+            break;
+        }
+    }
+    g_mutex_unlock(&rp->lock);
+    return ok;
+}
+
+uint64_t return_path_features(struct return_path *rp)
+{
+    g_mutex_lock(&rp->lock);
+    uint64_t f = rp->features;
+    g_mutex_unlock(&rp->lock);
+    return f;
+}
+
+bool return_path_send(struct channel *ch, unsigned type, const void *payload, size_t len,
+                      GError **err)
+{
+    uint16_t header[2] = { GUINT16_TO_BE((uint16_t)type), GUINT16_TO_BE((uint16_t)len) };
+    struct iovec iov[2] = { { .iov_base = header, .iov_len = sizeof(header) },
+                            { .iov_base = (void *)(uintptr_t)payload, .iov_len = len } };
+
+    return channel_writev_all(ch, iov, len ? 2 : 1, err);
+}
+
+bool return_path_send_be32(struct channel *ch, unsigned type, uint32_t value, GError **err)
+{
+    uint32_t be = GUINT32_TO_BE(value);
+
+    return return_path_send(ch, type, &be, sizeof(be), err);
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the destination says to the source: reading it on the source (a thread of its own), sending
+ * it on the destination. */
+#ifndef MIGRATION_RETURN_PATH_H
+#define MIGRATION_RETURN_PATH_H
+
+#include "io/channel.h"
+
+struct return_path;
+
+enum return_wait {
+    RETURN_WAIT_FERRY_PONG, /* the answer to FERRY_PING_MAGIC */
+    RETURN_WAIT_READY,      /* FERRY_READY */
+    RETURN_WAIT_SHUT,       /* SHUT 0 */
+};
+
+/* Source: starts the reader. */
+struct return_path *return_path_new(struct channel *ch);
+/* Ends it; the channel has been shut down. */
+void return_path_free(struct return_path *rp);
+/* False and *err when the path has broken, or the destination said that it failed (PEER, with its
+ * own words where it gave any). Any thread. */
+bool return_path_check(struct return_path *rp, GError **err);
+/* Blocks until it came. LINK after timeout_ms naming what was waited for, or as
+ * return_path_check(). */
+bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned timeout_ms,
+                      GError **err);
+/* FERRY_FEATURE_* of the destination, 0 for a QEMU. After RETURN_WAIT_FERRY_PONG. */
+uint64_t return_path_features(struct return_path *rp);
+
+/* Destination: sends one message. One thread. */
+bool return_path_send(struct channel *ch, unsigned type, const void *payload, size_t len,
+                      GError **err);
+bool return_path_send_be32(struct channel *ch, unsigned type, uint32_t value, GError **err);
+
+#endif

@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The outgoing side, from `migrate` to `completed`, top to bottom. One thread, "migration", does
+ * all of it:
+ *
+ *   connect -> greet -> setup -> rounds of memory while the guest runs -> switchover.c -> end
+ *
+ * Failure: whatever goes wrong before the commit point ends in outgoing_end(), which makes the
+ * guest run here again if it did before, and says why. The migration thread holds the machine lock
+ * only for run-state changes and while devices are saved; it never waits for the peer with it.
+ * Every wait ends at a cancel: the channel is shut down, cancel_fd becomes readable, and m->cond is
+ * signalled.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "migration/internal.h"
+#include "migration/ram/save.h"
+#include "migration/return-path.h"
+#include "migration/stream/format.h"
+#include "migration/stream/out.h"
+#include "qapi/qapi-events.h"
+#include "system/vm.h"
+#include "target/i386/cpu.h"
+#include "util/error.h"
+
+/* No progress for so long in a connect or a write is a broken link. */
+#define LINK_TIMEOUT_MS 30000
+/* The destination answers the first ping after it has read a few bytes. */
+#define GREETING_TIMEOUT_MS 20000
+
+/* A PART section carries at most this much, so that cancel and statistics do not wait for a whole
+ * round. */
+#define SLICE_BYTES (UINT64_C(16) << 20)
+/* With a bandwidth limit: slices of this length. */
+#define SLICE_MS 20
+
+/* --- cancel --- */
+
+bool outgoing_check(struct outgoing *out, GError **err)
+{
+    if (atomic_load(&out->cancelled)) {
+        error_set(err, FERRY_ERROR_CANCELLED, "The migration was cancelled");
+        return false;
+    }
+    return !out->rp || return_path_check(out->rp, err);
+}
+
+bool outgoing_sleep(struct outgoing *out, unsigned ms)
+{
+    struct pollfd pfd = { .fd = out->cancel_fd, .events = POLLIN };
+
+    return poll(&pfd, 1, (int)ms) <= 0;
+}
+
+bool outgoing_cancel(struct outgoing *out, GError **err)
+{
+    struct migration *m = out->m;
+    uint64_t one = 1;
+
+    g_mutex_lock(&m->lock);
+    if (out->committed) {
+        g_mutex_unlock(&m->lock);
+        error_set(err, FERRY_ERROR_USER,
+                  "The migration cannot be cancelled any more: the destination has been told to "
+                  "run the guest");
+        return false;
+    }
+    atomic_store(&out->cancelled, true);
+    if (out->ch) {
+        channel_shutdown(out->ch);
+    }
+    g_cond_broadcast(&m->cond);
+    g_mutex_unlock(&m->lock);
+    if (write(out->cancel_fd, &one, sizeof(one)) < 0) {
+        report_warning("Cannot signal the migration thread: %s", g_strerror(errno));
+    }
+    return true;
+}
+
+void outgoing_abandon(struct outgoing *out)
+{
+    g_mutex_lock(&out->m->lock);
+    if (out->ch) {
+        channel_shutdown(out->ch);
+    }
+    out->m->hold = MIGRATION_HOLD_POINT_NONE;
+    g_cond_broadcast(&out->m->cond);
+    g_mutex_unlock(&out->m->lock);
+}
+
+/* --- from nothing to a stream --- */
+
+static bool connect_channel(struct outgoing *out, GError **err)
+{
+    int fd = out->fd;
+    struct channel *ch;
+
+    out->fd = -1;
+    ch = transport_connect(out->addr, fd, out->cancel_fd, LINK_TIMEOUT_MS, err);
+    if (!ch) {
+        return false;
+    }
+    channel_set_timeout(ch, LINK_TIMEOUT_MS);
+    g_mutex_lock(&out->m->lock);
+    out->ch = ch;
+    g_mutex_unlock(&out->m->lock);
+    out->o = out_new_channel(ch);
+    return outgoing_check(out, err);
+}
+
+static void put_command(struct stream_out *o, unsigned command, const void *payload, uint16_t len)
+{
+    out_u8(o, STREAM_COMMAND);
+    out_be16(o, (uint16_t)command);
+    out_be16(o, len);
+    out_bytes(o, payload, len);
+}
+
+void outgoing_ping(struct outgoing *out, uint32_t value)
+{
+    uint32_t be = GUINT32_TO_BE(value);
+
+    put_command(out->o, STREAM_CMD_PING, &be, sizeof(be));
+}
+
+/* Opens the return path and learns who answers. */
+static bool open_return_path(struct outgoing *out, GError **err)
+{
+    int64_t asked;
+
+    if (!channel_is_duplex(out->ch)) {
+        error_set(err, FERRY_ERROR_USER,
+                  "Capability 'return-path' needs a socket, and %s carries no answers: switch it "
+                  "off for this migration",
+                  channel_name(out->ch));
+        return false;
+    }
+    out->rp = return_path_new(out->ch);
+    put_command(out->o, STREAM_CMD_OPEN_RETURN_PATH, NULL, 0);
+    outgoing_ping(out, STREAM_PING_START);
+    outgoing_ping(out, FERRY_PING_MAGIC);
+    asked = migration_now_ns();
+    if (!out_flush(out->o, err) ||
+        !return_path_wait(out->rp, RETURN_WAIT_FERRY_PONG, GREETING_TIMEOUT_MS, err)) {
+        return false;
+    }
+    g_mutex_lock(&out->m->lock);
+    out->stats.rtt_ns = migration_now_ns() - asked;
+    g_mutex_unlock(&out->m->lock);
+    out->features = return_path_features(out->rp);
+    if (out->features) {
+        uint64_t be = GUINT64_TO_BE(out->features);
+
+        put_command(out->o, STREAM_CMD_FERRY_FEATURES, &be, sizeof(be));
+    }
+    return true;
+}
+
+static bool greet(struct outgoing *out, GError **err)
+{
+    out_be32(out->o, STREAM_MAGIC);
+    out_be32(out->o, STREAM_VERSION);
+    configuration_save(out, out->o);
+    if (out->options.caps[MIGRATION_CAPABILITY_RETURN_PATH] && !open_return_path(out, err)) {
+        return false;
+    }
+    return out_flush(out->o, err);
+}
+
+static bool setup(struct outgoing *out, GError **err)
+{
+    struct ram_save_config config = {
+        .ignore_shared = out->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED],
+        .zeroed = out->features & FERRY_FEATURE_ZEROED,
+    };
+    struct ram_save *ram = ram_save_new(out->vm);
+
+    g_mutex_lock(&out->m->lock);
+    out->ram = ram;
+    g_mutex_unlock(&out->m->lock);
+    if (!ram_save_start_tracking(out->ram, err)) {
+        return false;
+    }
+    ram_save_setup(out->ram, &config, out->o);
+    if (!out_flush(out->o, err)) {
+        return false;
+    }
+    vm_lock(out->vm);
+    bool ok = outgoing_check(out, err);
+    if (ok) {
+        if (out->options.caps[MIGRATION_CAPABILITY_EVENTS]) {
+            qapi_event_send_migration_pass(out->vm, 1);
+        }
+        migration_set_status(out->m, MIGRATION_STATUS_ACTIVE);
+        g_mutex_lock(&out->m->lock);
+        out->stats.active_ns = migration_now_ns();
+        g_mutex_unlock(&out->m->lock);
+    }
+    vm_unlock(out->vm);
+    return ok;
+}
+
+/* --- rounds --- */
+
+static void count_bytes(struct outgoing *out)
+{
+    g_mutex_lock(&out->m->lock);
+    out->stats.bytes = out->o->bytes;
+    out->stats.precopy_bytes = out->o->bytes;
+    g_mutex_unlock(&out->m->lock);
+}
+
+/*
+ * Sends what the round has, in slices. With a limit each slice may use its share, and the time that
+ * is left of it is slept; the limit is looked up again for each slice, so that a change takes
+ * effect at once.
+ */
+static bool send_round(struct outgoing *out, GError **err)
+{
+    bool done = false;
+
+    while (!done) {
+        struct migration_options now;
+        int64_t begun = migration_now_ns();
+        uint64_t slice = SLICE_BYTES, limit;
+
+        migration_options_get(out->m, &now);
+        limit = now.max_bandwidth;
+        if (limit) {
+            slice = CLAMP(limit / 1000 * SLICE_MS, TARGET_PAGE_SIZE, SLICE_BYTES);
+        }
+        uint64_t before = out->o->bytes;
+
+        done = ram_save_section(out->ram, out->o, slice, false);
+        if (!out_flush(out->o, err)) {
+            /* what the destination said is a better reason than a broken pipe */
+            GError *said = NULL;
+
+            if (out->rp && outgoing_sleep(out, 200) && !outgoing_check(out, &said)) {
+                g_clear_error(err);
+                g_propagate_error(err, said);
+            }
+            return false;
+        }
+        count_bytes(out);
+        if (!outgoing_check(out, err)) {
+            return false;
+        }
+        if (limit) {
+            double due_ns = (double)(out->o->bytes - before) * 1e9 / (double)limit;
+            double left_ns = due_ns - (double)(migration_now_ns() - begun);
+
+            if (left_ns > 1e6) {
+                outgoing_sleep(out, (unsigned)(left_ns / 1e6));
+            }
+        }
+    }
+    return true;
+}
+
+static bool sync_round(struct outgoing *out, int64_t round_ns, uint64_t round_bytes, GError **err)
+{
+    int64_t begun = migration_now_ns();
+    struct ram_save_stats rs;
+
+    if (!ram_save_sync(out->ram, err)) {
+        return false;
+    }
+    out->last_sync_ns = migration_now_ns() - begun;
+    ram_save_get_stats(out->ram, &rs);
+    double seconds = MAX((double)round_ns / 1e9, 1e-6);
+
+    g_mutex_lock(&out->m->lock);
+    /* a round of a few pages measures latency, not bandwidth */
+    if (round_bytes > (1u << 20) || out->stats.bytes_per_s == 0) {
+        out->stats.bytes_per_s = (double)round_bytes / seconds;
+        out->stats.pages_per_s = (uint64_t)((double)round_bytes / seconds / TARGET_PAGE_SIZE);
+    }
+    out->stats.dirty_pages_per_s = (uint64_t)((double)rs.dirtied_last / seconds);
+    g_mutex_unlock(&out->m->lock);
+    if (out->options.caps[MIGRATION_CAPABILITY_EVENTS]) {
+        vm_lock(out->vm);
+        qapi_event_send_migration_pass(out->vm, (int64_t)rs.sync_count);
+        vm_unlock(out->vm);
+    }
+    return true;
+}
+
+static bool guest_runs(struct outgoing *out)
+{
+    vm_lock(out->vm);
+    bool runs = vm_is_running(out->vm);
+    vm_unlock(out->vm);
+    return runs;
+}
+
+/* Rounds until it is time for the switchover. */
+static bool iterate(struct outgoing *out, GError **err)
+{
+    struct switchover_judge judge = { .remaining_before = UINT64_MAX };
+
+    for (;;) {
+        int64_t begun = migration_now_ns();
+        uint64_t before = out->o->bytes;
+        double bandwidth;
+
+        if (!send_round(out, err)) {
+            return false;
+        }
+        if (!guest_runs(out)) {
+            return true; /* nothing can be dirtied that the last sync would not find */
+        }
+        if (!sync_round(out, migration_now_ns() - begun, out->o->bytes - before, err)) {
+            return false;
+        }
+        g_mutex_lock(&out->m->lock);
+        bandwidth = out->stats.bytes_per_s;
+        g_mutex_unlock(&out->m->lock);
+        if (switchover_due(out, &judge, ram_save_remaining(out->ram), bandwidth)) {
+            return true;
+        }
+    }
+}
+
+/* --- the end --- */
+
+/* Puts the guest back to how it was. Machine lock held. */
+static void give_back(struct outgoing *out)
+{
+    if (!out->guest_stopped) {
+        return;
+    }
+    out->guest_stopped = false;
+    if (out->was_running && out->vm->run_state == RUN_STATE_FINISH_MIGRATE && !out->vm->exiting) {
+        /* the guest's time went on while it stood */
+        x86_clock_adjust(out->vm, migration_now_ns() - out->stats.stop_ns);
+        vm_start(out->vm);
+    } else if (out->vm->run_state == RUN_STATE_FINISH_MIGRATE) {
+        vm_set_run_state(out->vm, out->state_before);
+    }
+}
+
+static void end(struct outgoing *out, GError *error)
+{
+    struct migration *m = out->m;
+    bool cancelled = atomic_load(&out->cancelled);
+
+    vm_lock(out->vm);
+    g_mutex_lock(&m->lock);
+    out->stats.end_ns = migration_now_ns();
+    if (error && !out->committed) {
+        out->stats.downtime_ns = 0;
+    }
+    bool committed = out->committed;
+    g_mutex_unlock(&m->lock);
+
+    if (!error) {
+        vm_set_run_state(out->vm, RUN_STATE_POSTMIGRATE);
+        migration_set_status(m, MIGRATION_STATUS_COMPLETED);
+    } else if (committed) {
+        /* the destination may run the guest: never run it here by ourselves */
+        vm_set_run_state(out->vm, RUN_STATE_POSTMIGRATE);
+        out->error = g_strdup_printf(
+            "%s. The guest was handed over and is stopped here; it probably runs on the "
+            "destination. Look there, "
+            "and use 'cont' here only when it is certain that it does not run there",
+            error->message);
+        migration_set_status(m, MIGRATION_STATUS_FAILED);
+    } else {
+        give_back(out);
+        if (cancelled) {
+            migration_set_status(m, MIGRATION_STATUS_CANCELLED);
+        } else {
+            out->error = g_strdup(error->message);
+            migration_set_status(m, MIGRATION_STATUS_FAILED);
+        }
+    }
+    if (out->error) {
+        report_error("Migration failed: %s", out->error);
+    }
+    vm_unlock(out->vm);
+}
+
+/* Frees what only the run needed; statistics stay. */
+static void clean_up(struct outgoing *out)
+{
+    struct ram_save *ram;
+
+    if (out->ch) {
+        channel_shutdown(out->ch);
+    }
+    return_path_free(out->rp);
+    out->rp = NULL;
+    out_free(out->o);
+    out->o = NULL;
+    if (out->ch) {
+        g_mutex_lock(&out->m->lock);
+        struct channel *ch = out->ch;
+        out->ch = NULL;
+        g_mutex_unlock(&out->m->lock);
+        channel_unref(ch);
+    }
+    g_mutex_lock(&out->m->lock);
+    ram = out->ram;
+    if (ram) {
+        ram_save_get_stats(ram, &out->final_ram);
+    }
+    out->ram = NULL;
+    g_mutex_unlock(&out->m->lock);
+    ram_save_free(ram);
+    if (out->fd >= 0) {
+        close(out->fd);
+        out->fd = -1;
+    }
+}
+
+static gpointer outgoing_thread(gpointer opaque)
+{
+    struct outgoing *out = opaque;
+    GError *error = NULL;
+    bool ok;
+
+    migration_hold(out->m, MIGRATION_HOLD_POINT_SETUP, &out->cancelled);
+    ok = outgoing_check(out, &error) && connect_channel(out, &error) && greet(out, &error) &&
+         setup(out, &error);
+    if (ok) {
+        migration_hold(out->m, MIGRATION_HOLD_POINT_ACTIVE, &out->cancelled);
+    }
+    ok = ok && outgoing_check(out, &error) && iterate(out, &error);
+    while (ok) {
+        bool again = false;
+
+        ok = switchover_run(out, &again, &error);
+        if (!again) {
+            break;
+        }
+        ok = iterate(out, &error);
+    }
+    if (!ok && !error) {
+        error_set(&error, FERRY_ERROR_HOST, "The migration failed for an unknown reason");
+    }
+    /* the guest first, everything else can wait */
+    end(out, error);
+    clean_up(out);
+    g_clear_error(&error);
+    atomic_store(&out->finished, true);
+    return NULL;
+}
+
+bool outgoing_start(struct migration *m, struct transport_address *addr, int fd, GError **err)
+{
+    struct outgoing *out;
+    int cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    if (cancel_fd < 0) {
+        error_set_errno(err, FERRY_ERROR_HOST, errno, "Cannot create an eventfd for the migration");
+        transport_address_free(addr);
+        if (fd >= 0) {
+            close(fd);
+        }
+        return false;
+    }
+    outgoing_free(m->out);
+    out = g_new0(struct outgoing, 1);
+    out->m = m;
+    out->vm = m->vm;
+    out->addr = addr;
+    out->fd = fd;
+    out->cancel_fd = cancel_fd;
+    out->stats.start_ns = migration_now_ns();
+    out->stats.expected_downtime_ms = (int64_t)m->options.downtime_limit;
+    migration_options_get(m, &out->options);
+    m->out = out;
+    migration_set_status(m, MIGRATION_STATUS_SETUP);
+    out->thread = g_thread_new("migration", outgoing_thread, out);
+    return true;
+}
+
+void outgoing_free(struct outgoing *out)
+{
+    if (!out) {
+        return;
+    }
+    struct migration *m = out->m;
+
+    if (out->thread) {
+        /* a finished thread only has its return left, and does not want the machine lock for that
+         */
+        vm_unlock(m->vm);
+        g_thread_join(out->thread);
+        vm_lock(m->vm);
+    }
+    if (m->out == out) {
+        m->out = NULL;
+    }
+    close(out->cancel_fd);
+    transport_address_free(out->addr);
+    g_free(out->error);
+    g_free(out);
+}

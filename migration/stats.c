@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* query-migrate: what a running or ended migration has to say, in QEMU's fields. Machine lock held.
+ */
+#include "migration/internal.h"
+#include "system/vm.h"
+
+static void add_ram(MigrationInfo *info, const struct outgoing_stats *s,
+                    const struct ram_save_stats *r)
+{
+    MigrationStats *ram = g_new0(MigrationStats, 1);
+    int64_t end = s->end_ns ? s->end_ns : migration_now_ns();
+    int64_t active = s->active_ns ? MAX(end - s->active_ns, 1) : 1;
+
+    ram->transferred = (int64_t)s->bytes;
+    ram->remaining = (int64_t)(r->remaining_pages * TARGET_PAGE_SIZE);
+    ram->total = (int64_t)r->total_bytes;
+    ram->duplicate = (int64_t)r->zero_pages;
+    ram->normal = (int64_t)r->normal_pages;
+    ram->normal_bytes = (int64_t)(r->normal_pages * TARGET_PAGE_SIZE);
+    ram->dirty_pages_rate = (int64_t)s->dirty_pages_per_s;
+    ram->mbps = s->bytes_per_s ? s->bytes_per_s * 8 / 1e6 : (double)s->bytes * 8e3 / (double)active;
+    ram->dirty_sync_count = (int64_t)r->sync_count;
+    ram->page_size = (int64_t)TARGET_PAGE_SIZE;
+    ram->pages_per_second = s->pages_per_s;
+    ram->precopy_bytes = s->precopy_bytes;
+    ram->downtime_bytes = s->downtime_bytes;
+    info->ram = ram;
+}
+
+static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationStatus status)
+{
+    struct outgoing_stats s;
+    struct ram_save_stats r;
+
+    g_mutex_lock(&out->m->lock);
+    s = out->stats;
+    r = out->final_ram;
+    if (out->ram) {
+        ram_save_get_stats(out->ram, &r);
+    }
+    g_mutex_unlock(&out->m->lock);
+
+    info->error_desc = g_strdup(out->error);
+    if (status == MIGRATION_STATUS_SETUP || status == MIGRATION_STATUS_CANCELLED || !s.active_ns) {
+        return;
+    }
+    info->has_setup_time = true;
+    info->setup_time = (s.active_ns - s.start_ns) / 1000000;
+    info->has_total_time = true;
+    info->total_time = ((s.end_ns ? s.end_ns : migration_now_ns()) - s.start_ns) / 1000000;
+    if (status == MIGRATION_STATUS_COMPLETED) {
+        info->has_downtime = true;
+        info->downtime = (s.downtime_ns + 999999) / 1000000;
+    } else {
+        info->has_expected_downtime = true;
+        info->expected_downtime = s.expected_downtime_ms;
+    }
+    if (status != MIGRATION_STATUS_FAILED) {
+        add_ram(info, &s, &r);
+    }
+}
+
+static void add_addresses(MigrationInfo *info, struct incoming *in)
+{
+    const struct transport_address *const *list;
+    unsigned n = in->listener ? transport_listener_addresses(in->listener, &list) : 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        SocketAddress *a = g_new0(SocketAddress, 1);
+
+        if (!info->socket_address) {
+            info->socket_address =
+                g_ptr_array_new_with_free_func((GDestroyNotify)qapi_socket_address_free);
+        }
+        if (list[i]->type == TRANSPORT_TCP) {
+            a->type = SOCKET_ADDRESS_TYPE_INET;
+            a->u.inet.host = g_strdup(list[i]->host);
+            a->u.inet.port = g_strdup(list[i]->port);
+        } else {
+            a->type = SOCKET_ADDRESS_TYPE_UNIX;
+            a->u.q_unix.path = g_strdup(list[i]->path);
+        }
+        g_ptr_array_add(info->socket_address, a);
+    }
+}
+
+MigrationInfo *migration_info(struct migration *m)
+{
+    MigrationInfo *info = g_new0(MigrationInfo, 1);
+
+    if (m->status != MIGRATION_STATUS_NONE) {
+        /* a destination that only listens has an address and no status yet, as with QEMU */
+        info->has_status = m->out || m->status != MIGRATION_STATUS_SETUP;
+        info->status = m->status;
+    }
+    if (m->out) {
+        add_outgoing(info, m->out, m->status);
+    } else if (m->in) {
+        info->error_desc = g_strdup(m->in->error);
+        if (m->status == MIGRATION_STATUS_SETUP || m->status == MIGRATION_STATUS_ACTIVE) {
+            add_addresses(info, m->in);
+        }
+    }
+    if (m->blockers->len) {
+        info->blocked_reasons = migration_blocker_reasons(m);
+    }
+    return info;
+}

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * When to stop the guest, and the stop.
+ *
+ * Judging: only at the end of a round, when what is left is known exactly. Iteration goes on while
+ * it pays: the guest is stopped when the predicted pause is at most min(10 ms, downtime-limit), or
+ * when two rounds in a row brought less than a tenth each and the limit is kept. It is never
+ * stopped merely because the limit would be kept. The prediction counts the fixed costs: the last
+ * dirty sync, a round trip, device state.
+ *
+ * Stopping: switchover_run() guarantees: true, the guest is the destination's; false, the guest is
+ * ours (or, after the commit point, is stopped here for good: outgoing.committed). The caller gives
+ * it back.
+ *
+ * The commit point. Between Ferries: everything is loaded and checked over there (READY), then GO
+ * leaves. Towards a QEMU the end of the stream leaves, and from then on nobody can cancel; with a
+ * return path the guest still comes back when the destination reports a failure or closes without
+ * having said SHUT 0, but not when it only falls silent: it may be running.
+ */
+#include <string.h>
+
+#include "migration/internal.h"
+#include "migration/ram/save.h"
+#include "migration/return-path.h"
+#include "migration/stream/format.h"
+#include "migration/stream/out.h"
+#include "migration/vmstate/savevm.h"
+#include "qapi/qapi-events.h"
+#include "system/config.h"
+#include "system/vm.h"
+#include "util/error.h"
+
+#define GOOD_ENOUGH_MS 10.0
+/* Device state of one vCPU and of the rest: saving, sending, loading. Generous guesses until a move
+ * has measured its own. */
+#define DEVICE_MS_BASE     1.0
+#define DEVICE_MS_PER_VCPU 0.5
+/* A destination that has the whole stream loads it within a moment; one that does not answer for so
+ * long is broken. */
+#define READY_TIMEOUT_MS 30000
+#define SHUT_TIMEOUT_MS  30000
+/* While an operator decides (pause-before-switchover) the destination hears from us. */
+#define KEEPALIVE_MS 5000
+
+static double predict_ms(struct outgoing *out, uint64_t remaining_pages, double bytes_per_s)
+{
+    struct migration_options now;
+    double fixed =
+        DEVICE_MS_BASE + DEVICE_MS_PER_VCPU * out->vm->vcpu_count + (double)out->last_sync_ns / 1e6;
+
+    migration_options_get(out->m, &now);
+    if (now.avail_switchover_bandwidth) {
+        bytes_per_s = (double)now.avail_switchover_bandwidth;
+    }
+    g_mutex_lock(&out->m->lock);
+    fixed += (double)out->stats.rtt_ns / 1e6;
+    g_mutex_unlock(&out->m->lock);
+    return fixed + (double)remaining_pages * (TARGET_PAGE_SIZE + 8) * 1e3 / MAX(bytes_per_s, 1.0);
+}
+
+bool switchover_due(struct outgoing *out, struct switchover_judge *j, uint64_t remaining,
+                    double bytes_per_s)
+{
+    struct migration_options now;
+    double pause_ms = predict_ms(out, remaining, bytes_per_s);
+    bool paid = remaining < j->remaining_before - j->remaining_before / 10;
+
+    migration_options_get(out->m, &now);
+    j->stalled = paid ? 0 : j->stalled + 1;
+    j->remaining_before = remaining;
+    g_mutex_lock(&out->m->lock);
+    out->stats.expected_downtime_ms = (int64_t)(pause_ms + 0.999);
+    g_mutex_unlock(&out->m->lock);
+    if (pause_ms <= MIN(GOOD_ENOUGH_MS, (double)now.downtime_limit)) {
+        return true;
+    }
+    return j->stalled >= 2 && pause_ms <= (double)now.downtime_limit;
+}
+
+/*
+ * Stops the guest for the switchover. False without *err: it asked for a reset or a shutdown
+ * meanwhile, which goes first; it runs again. Machine lock held.
+ */
+static bool stop_guest(struct outgoing *out)
+{
+    struct migration *m = out->m;
+
+    out->was_running = vm_is_running(out->vm);
+    out->state_before = out->vm->run_state;
+    m->saved_state = out->vm->run_state;
+    g_mutex_lock(&m->lock);
+    out->stats.stop_ns = migration_now_ns();
+    g_mutex_unlock(&m->lock);
+    vm_stop(out->vm, RUN_STATE_FINISH_MIGRATE);
+    out->guest_stopped = true;
+    if (vm_request_pending(out->vm)) {
+        out->guest_stopped = false;
+        if (out->was_running) {
+            vm_start(out->vm);
+        } else {
+            vm_set_run_state(out->vm, out->state_before);
+        }
+        return false;
+    }
+    return true;
+}
+
+/* Status pre-switchover until migrate-continue. Machine lock held; dropped meanwhile. */
+static bool pause_for_operator(struct outgoing *out, GError **err)
+{
+    struct migration *m = out->m;
+    bool ok = true;
+
+    migration_set_status(m, MIGRATION_STATUS_PRE_SWITCHOVER);
+    vm_unlock(out->vm);
+    g_mutex_lock(&m->lock);
+    while (!out->continued && !atomic_load(&out->cancelled) && ok) {
+        if (!g_cond_wait_until(&m->cond, &m->lock, g_get_monotonic_time() + KEEPALIVE_MS * 1000) &&
+            out->rp) {
+            g_mutex_unlock(&m->lock);
+            outgoing_ping(out, STREAM_PING_START);
+            ok = out_flush(out->o, err) && outgoing_check(out, err);
+            g_mutex_lock(&m->lock);
+        }
+    }
+    g_mutex_unlock(&m->lock);
+    vm_lock(out->vm);
+    return ok && outgoing_check(out, err);
+}
+
+/* From here on no cancel; false: one came just before. */
+static bool commit(struct outgoing *out, GError **err)
+{
+    g_mutex_lock(&out->m->lock);
+    bool ok = !atomic_load(&out->cancelled);
+    out->committed = ok;
+    g_mutex_unlock(&out->m->lock);
+    return ok || outgoing_check(out, err);
+}
+
+/* The destination is known not to run the guest: it is ours again. */
+static void uncommit(struct outgoing *out)
+{
+    g_mutex_lock(&out->m->lock);
+    out->committed = false;
+    g_mutex_unlock(&out->m->lock);
+}
+
+/* The byte after which a QEMU runs the guest without asking; a Ferry waits for GO. */
+static bool send_eof(struct outgoing *out, GError **err)
+{
+    bool decides = !(out->features & FERRY_FEATURE_COMMIT);
+
+    if (!outgoing_check(out, err) || (decides && !commit(out, err))) {
+        return false;
+    }
+    out_u8(out->o, STREAM_EOF);
+    if (!out_flush(out->o, err)) {
+        uncommit(out); /* a single byte that could not be sent */
+        return false;
+    }
+    return true;
+}
+
+/* The rest of the memory and all devices. */
+static bool send_state(struct outgoing *out, json_t *devices, GError **err)
+{
+    uint64_t before = out->o->bytes;
+    struct ram_save_stats rs;
+
+    if (!ram_save_sync(out->ram, err)) {
+        return false;
+    }
+    ram_save_get_stats(out->ram, &rs);
+    vm_lock(out->vm);
+    if (out->options.caps[MIGRATION_CAPABILITY_EVENTS]) {
+        qapi_event_send_migration_pass(out->vm, (int64_t)rs.sync_count);
+    }
+    vm_unlock(out->vm);
+    ram_save_section(out->ram, out->o, UINT64_MAX, true);
+    if (!out_flush(out->o, err) || !outgoing_check(out, err)) {
+        return false;
+    }
+    vm_lock(out->vm);
+    bool ok = savevm_save(out->vm->savevm, out->o, devices, err);
+    vm_unlock(out->vm);
+    if (!ok || !out_flush(out->o, err) || !send_eof(out, err)) {
+        return false;
+    }
+    g_mutex_lock(&out->m->lock);
+    out->stats.bytes = out->o->bytes;
+    out->stats.downtime_bytes = out->o->bytes - before;
+    g_mutex_unlock(&out->m->lock);
+    return true;
+}
+
+/* Takes over `devices`. It comes after the end: the destination loads while this is made and sent.
+ */
+static bool send_description(struct outgoing *out, json_t *devices, GError **err)
+{
+    g_autofree char *text = NULL;
+    json_t *desc;
+
+    if (out->m->cfg->suppress_vmdesc) {
+        json_decref(devices);
+        return true;
+    }
+    desc = json_object();
+    json_object_set_new(desc, "page_size", json_integer((json_int_t)TARGET_PAGE_SIZE));
+    json_object_set_new(desc, "devices", devices);
+    text = json_dumps(desc, JSON_COMPACT);
+    json_decref(desc);
+    out_u8(out->o, STREAM_VMDESCRIPTION);
+    out_be32(out->o, (uint32_t)strlen(text));
+    out_bytes(out->o, text, strlen(text));
+    return out_flush(out->o, err);
+}
+
+/* The destination says READY, we say GO, it says SHUT 0. */
+static bool hand_over_to_ferry(struct outgoing *out, GError **err)
+{
+    uint64_t written, pause;
+
+    if (!return_path_wait(out->rp, RETURN_WAIT_READY, READY_TIMEOUT_MS, err)) {
+        return false;
+    }
+    migration_hold(out->m, MIGRATION_HOLD_POINT_READY, &out->cancelled);
+    if (!outgoing_check(out, err) || !commit(out, err)) {
+        return false;
+    }
+    written = channel_bytes_written(out->ch);
+    pause = GUINT64_TO_BE((uint64_t)(migration_now_ns() - out->stats.stop_ns));
+    out_u8(out->o, STREAM_COMMAND);
+    out_be16(out->o, STREAM_CMD_FERRY_GO);
+    out_be16(out->o, sizeof(pause));
+    out_bytes(out->o, &pause, sizeof(pause));
+    if (!out_flush(out->o, err)) {
+        if (channel_bytes_written(out->ch) == written) {
+            uncommit(out); /* not a byte of it has left: the destination cannot go */
+        }
+        return false;
+    }
+    migration_hold(out->m, MIGRATION_HOLD_POINT_GO, &out->cancelled);
+    return return_path_wait(out->rp, RETURN_WAIT_SHUT, SHUT_TIMEOUT_MS, err);
+}
+
+static bool hand_over(struct outgoing *out, GError **err)
+{
+    if (out->features & FERRY_FEATURE_COMMIT) {
+        return hand_over_to_ferry(out, err);
+    }
+    if (out->rp) {
+        GError *error = NULL;
+
+        if (return_path_wait(out->rp, RETURN_WAIT_SHUT, SHUT_TIMEOUT_MS, &error)) {
+            return true;
+        }
+        if (g_error_matches(error, FERRY_ERROR, FERRY_ERROR_PEER)) {
+            uncommit(out); /* it said that it failed, or it ended without saying that it runs */
+        }
+        g_propagate_error(err, error);
+        return false;
+    }
+    return channel_finish(out->ch, err);
+}
+
+bool switchover_run(struct outgoing *out, bool *again, GError **err)
+{
+    struct migration *m = out->m;
+    bool ok;
+
+    vm_lock(out->vm);
+    if (!outgoing_check(out, err)) {
+        vm_unlock(out->vm);
+        return false;
+    }
+    if (!stop_guest(out)) {
+        vm_unlock(out->vm);
+        *again = true;
+        return outgoing_sleep(out, 10) || outgoing_check(out, err);
+    }
+    ok = !out->options.caps[MIGRATION_CAPABILITY_PAUSE_BEFORE_SWITCHOVER] ||
+         pause_for_operator(out, err);
+    ok = ok && outgoing_check(out, err);
+    if (ok) {
+        migration_set_status(m, MIGRATION_STATUS_DEVICE);
+    }
+    vm_unlock(out->vm);
+    if (!ok) {
+        return false;
+    }
+    migration_hold(m, MIGRATION_HOLD_POINT_DEVICE, &out->cancelled);
+
+    json_t *devices = json_array();
+
+    if (!outgoing_check(out, err) || !send_state(out, devices, err)) {
+        json_decref(devices);
+        return false;
+    }
+    if (!send_description(out, devices, err) || !hand_over(out, err)) {
+        return false;
+    }
+    g_mutex_lock(&m->lock);
+    out->stats.downtime_ns = migration_now_ns() - out->stats.stop_ns;
+    out->stats.bytes = out->o->bytes;
+    g_mutex_unlock(&m->lock);
+    return true;
+}
