@@ -153,9 +153,8 @@ static bool read_unsigned(const struct path *path, const struct qapi_type *type,
 
     if (path->flags & QAPI_READ_KEYVAL) {
         if (!text || !parse_keyval_uint(type, text, &value)) {
-            return wrong_value(
-                path, type == &qapi_type_size ? "a size, such as 512M or 2G" : "an unsigned number",
-                err);
+            return wrong_value(path, type == &qapi_type_size ? "a size value" : "a uint64 value",
+                               err);
         }
     } else if (!qapi_json_get_uint64(json, &value)) {
         g_autofree char *name = path_full(path);

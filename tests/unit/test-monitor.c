@@ -1,0 +1,911 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The QMP server as its clients see it, over real sockets. The commands about the VM are fakes of
+ * this file: what counts here is which of them run, with which arguments, and what comes back.
+ * Error texts are compared in full where managers match them; they were taken from QEMU 7.2.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "chardev/chardev.h"
+#include "monitor/monitor.h"
+#include "qapi/json.h"
+#include "qapi/qapi-commands.h"
+#include "qapi/qapi-events.h"
+#include "system/vm.h"
+#include "util/error.h"
+
+/* ---- fakes ---- */
+
+/* Commands that no test runs: one symbol for all, whatever their types. A new command of the schema
+ * needs a line here. */
+void fake_never_called(void);
+void fake_never_called(void)
+{
+    g_assert_not_reached();
+}
+#define FAKE(name) __asm__(".globl qmp_" #name "\n.set qmp_" #name ", fake_never_called")
+FAKE(migrate_continue);
+FAKE(migrate_incoming);
+FAKE(migrate_recover);
+FAKE(migrate_set_capabilities);
+FAKE(migrate_start_postcopy);
+FAKE(object_add);
+FAKE(object_del);
+FAKE(qom_list);
+FAKE(qom_list_types);
+FAKE(query_machines);
+FAKE(query_memory_size_summary);
+FAKE(query_target);
+FAKE(system_powerdown);
+FAKE(system_reset);
+FAKE(x_migrate_hold);
+FAKE(x_query_migrate_hold);
+
+static struct {
+    int migrate_fd; /* what the last migrate with fd: got */
+    MigrateSetParameters params;
+    unsigned quits, cancels;
+} fake;
+
+bool qmp_stop(struct vm *vm, GError **err G_GNUC_UNUSED)
+{
+    vm->run_state = RUN_STATE_PAUSED;
+    qapi_event_send_stop(vm);
+    return true;
+}
+
+bool qmp_cont(struct vm *vm, GError **err G_GNUC_UNUSED)
+{
+    vm->run_state = RUN_STATE_RUNNING;
+    qapi_event_send_resume(vm);
+    return true;
+}
+
+bool qmp_quit(struct vm *vm, GError **err G_GNUC_UNUSED)
+{
+    qapi_event_send_shutdown(vm, false, SHUTDOWN_CAUSE_HOST_QMP_QUIT);
+    fake.quits++;
+    return true;
+}
+
+StatusInfo *qmp_query_status(struct vm *vm, GError **err G_GNUC_UNUSED)
+{
+    StatusInfo *info = g_new0(StatusInfo, 1);
+
+    info->running = vm->run_state == RUN_STATE_RUNNING;
+    info->status = vm->run_state;
+    return info;
+}
+
+NameInfo *qmp_query_name(struct vm *vm, GError **err G_GNUC_UNUSED)
+{
+    NameInfo *info = g_new0(NameInfo, 1);
+
+    info->name = g_strdup(vm->name);
+    return info;
+}
+
+UuidInfo *qmp_query_uuid(struct vm *vm G_GNUC_UNUSED, GError **err G_GNUC_UNUSED)
+{
+    UuidInfo *info = g_new0(UuidInfo, 1);
+
+    info->UUID = g_strdup("00000000-0000-0000-0000-000000000000");
+    return info;
+}
+
+KvmInfo *qmp_query_kvm(struct vm *vm G_GNUC_UNUSED, GError **err G_GNUC_UNUSED)
+{
+    KvmInfo *info = g_new0(KvmInfo, 1);
+
+    info->enabled = info->present = true;
+    return info;
+}
+
+GPtrArray *qmp_query_cpus_fast(struct vm *vm G_GNUC_UNUSED, GError **err G_GNUC_UNUSED)
+{
+    GPtrArray *list = qapi_cpu_info_fast_list_new();
+
+    for (int i = 0; i < 2; i++) {
+        CpuInfoFast *cpu = g_new0(CpuInfoFast, 1);
+
+        cpu->cpu_index = i;
+        cpu->qom_path = g_strdup("/machine");
+        cpu->thread_id = 100 + i;
+        g_ptr_array_add(list, cpu);
+    }
+    return list;
+}
+
+/* returns a number that JSON has to be told about */
+json_t *qmp_qom_get(struct vm *vm G_GNUC_UNUSED, const struct qmp_qom_get_arg *arg, GError **err)
+{
+    if (strcmp(arg->path, "/machine")) {
+        error_set(err, FERRY_ERROR_DEVICE_NOT_FOUND, "Device '%s' not found", arg->path);
+        return NULL;
+    }
+    return qapi_json_uint64(UINT64_MAX);
+}
+
+bool qmp_migrate(struct vm *vm, const struct qmp_migrate_arg *arg, GError **err)
+{
+    if (!arg->uri || !g_str_has_prefix(arg->uri, "fd:")) {
+        return false; /* without a reason: the dispatcher has to find one */
+    }
+    fake.migrate_fd = monitor_get_fd(vm, arg->uri + 3, err);
+    return fake.migrate_fd >= 0;
+}
+
+bool qmp_migrate_cancel(struct vm *vm G_GNUC_UNUSED, GError **err G_GNUC_UNUSED)
+{
+    fake.cancels++;
+    return true;
+}
+
+bool qmp_migrate_pause(struct vm *vm G_GNUC_UNUSED, GError **err)
+{
+    error_set(err, FERRY_ERROR_USER,
+              "migrate-pause is currently only supported during postcopy-active state");
+    return false;
+}
+
+MigrationInfo *qmp_query_migrate(struct vm *vm G_GNUC_UNUSED, GError **err G_GNUC_UNUSED)
+{
+    MigrationInfo *info = g_new0(MigrationInfo, 1);
+
+    info->has_status = true;
+    info->status = MIGRATION_STATUS_FAILED;
+    info->error_desc = g_strdup("No way");
+    info->has_total_time = true;
+    info->total_time = 8;
+    info->ram = g_new0(MigrationStats, 1);
+    info->ram->total = 32844 << 10;
+    info->ram->mbps = 173.59;
+    return info;
+}
+
+GPtrArray *qmp_query_migrate_capabilities(struct vm *vm G_GNUC_UNUSED, GError **err G_GNUC_UNUSED)
+{
+    GPtrArray *list = qapi_migration_capability_status_list_new();
+    MigrationCapabilityStatus *status = g_new0(MigrationCapabilityStatus, 1);
+
+    status->capability = MIGRATION_CAPABILITY_EVENTS;
+    status->state = true;
+    g_ptr_array_add(list, status);
+    return list;
+}
+
+bool qmp_migrate_set_parameters(struct vm *vm G_GNUC_UNUSED, const MigrateSetParameters *arg,
+                                GError **err G_GNUC_UNUSED)
+{
+    fake.params = *arg;
+    return true;
+}
+
+MigrationParameters *qmp_query_migrate_parameters(struct vm *vm G_GNUC_UNUSED,
+                                                  GError **err G_GNUC_UNUSED)
+{
+    MigrationParameters *params = g_new0(MigrationParameters, 1);
+
+    params->has_max_bandwidth = true;
+    params->max_bandwidth = fake.params.max_bandwidth;
+    return params;
+}
+
+/* ---- a machine with one monitor, and its client ---- */
+
+struct fixture {
+    struct vm vm;
+    char *directory;
+    char *path;
+    struct chardev *chr;
+    int client;
+    struct qapi_json_framer *framer; /* of the client */
+    GQueue messages;                 /* json_t * received */
+};
+
+static void client_message(void *opaque, json_t *value, const GError *error)
+{
+    struct fixture *f = opaque;
+
+    g_assert_no_error(error);
+    g_queue_push_tail(&f->messages, json_incref(value));
+}
+
+static void spin(void)
+{
+    while (g_main_context_iteration(NULL, FALSE)) {
+    }
+}
+
+/* Lets the server work and takes in what it sends. */
+static void client_pump(struct fixture *f)
+{
+    char buf[65536];
+    ssize_t n;
+
+    spin();
+    while ((n = recv(f->client, buf, sizeof(buf), MSG_DONTWAIT)) > 0) {
+        qapi_json_framer_feed(f->framer, buf, (size_t)n);
+        spin();
+    }
+}
+
+static void client_connect(struct fixture *f)
+{
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+    g_strlcpy(addr.sun_path, f->path, sizeof(addr.sun_path));
+    f->client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    g_assert_cmpint(connect(f->client, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
+    f->framer = qapi_json_framer_new(client_message, f);
+    client_pump(f);
+}
+
+static void client_disconnect(struct fixture *f)
+{
+    close(f->client);
+    qapi_json_framer_free(f->framer);
+    g_queue_clear_full(&f->messages, (GDestroyNotify)json_decref);
+    f->client = -1;
+    spin();
+}
+
+static void fixture_set_up(struct fixture *f, gconstpointer pretty)
+{
+    g_autoptr(json_t) options = NULL;
+    g_autoptr(GError) error = NULL;
+
+    memset(&fake, 0, sizeof(fake));
+    f->vm.run_state = RUN_STATE_RUNNING;
+    f->directory = g_dir_make_tmp("ferry-qmp-XXXXXX", NULL);
+    f->path = g_build_filename(f->directory, "qmp", NULL);
+    f->vm.chardevs = chardev_set_new();
+    options = json_pack("{s:s, s:s, s:s, s:s, s:s}", "backend", "socket", "id", "mon0", "path",
+                        f->path, "server", "on", "wait", "off");
+    f->chr = chardev_open(f->vm.chardevs, options, &error);
+    g_assert_no_error(error);
+    f->vm.monitors = monitor_set_new(&f->vm);
+    g_assert_true(monitor_add_qmp(f->vm.monitors, f->chr, pretty != NULL, &error));
+    g_assert_no_error(error);
+    g_queue_init(&f->messages);
+    client_connect(f);
+}
+
+static void fixture_tear_down(struct fixture *f, gconstpointer pretty G_GNUC_UNUSED)
+{
+    if (f->client >= 0) {
+        client_disconnect(f);
+    }
+    monitor_set_free(f->vm.monitors);
+    chardev_set_free(f->vm.chardevs);
+    g_assert_cmpint(g_rmdir(f->directory), ==, 0);
+    g_free(f->path);
+    g_free(f->directory);
+}
+
+static void client_send(struct fixture *f, const char *text)
+{
+    g_assert_cmpint(send(f->client, text, strlen(text), 0), ==, (ssize_t)strlen(text));
+    client_pump(f);
+}
+
+static void client_send_fd(struct fixture *f, const char *text, int fd)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = { 0 };
+    struct iovec iov = { .iov_base = (char *)text, .iov_len = strlen(text) };
+    struct msghdr msg = { .msg_iov = &iov,
+                          .msg_iovlen = 1,
+                          .msg_control = control.bytes,
+                          .msg_controllen = sizeof(control.bytes) };
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+    g_assert_cmpint(sendmsg(f->client, &msg, 0), ==, (ssize_t)strlen(text));
+    client_pump(f);
+}
+
+/* The next message as text, "" when there is none. The time of events is left out. */
+static char *client_next(struct fixture *f)
+{
+    g_autoptr(json_t) message = g_queue_pop_head(&f->messages);
+
+    if (!message) {
+        return g_strdup("");
+    }
+    json_t *timestamp = json_object_get(message, "timestamp");
+    if (timestamp) {
+        g_assert_true(json_is_integer(json_object_get(timestamp, "seconds")));
+        g_assert_true(json_is_integer(json_object_get(timestamp, "microseconds")));
+        json_object_del(message, "timestamp");
+    }
+    return qapi_json_dump(message, false);
+}
+
+static void expect(struct fixture *f, const char *expected)
+{
+    g_autofree char *got = client_next(f);
+
+    g_assert_cmpstr(got, ==, expected);
+}
+
+static void exchange(struct fixture *f, const char *request, const char *answer)
+{
+    client_send(f, request);
+    expect(f, answer);
+    g_assert_cmpuint(f->messages.length, ==, 0);
+}
+
+static void expect_error(struct fixture *f, const char *request, const char *class,
+                         const char *desc)
+{
+    client_send(f, request);
+    g_autoptr(json_t) message = g_queue_pop_head(&f->messages);
+    json_t *error = json_object_get(message, "error");
+
+    g_assert_cmpstr(json_string_value(json_object_get(error, "desc")), ==, desc);
+    g_assert_cmpstr(json_string_value(json_object_get(error, "class")), ==, class);
+    g_assert_cmpuint(f->messages.length, ==, 0);
+}
+
+static void negotiate(struct fixture *f)
+{
+    g_autofree char *greeting = client_next(f);
+
+    g_assert_true(g_str_has_prefix(greeting, "{\"QMP\": {"));
+    exchange(f, "{'execute':'qmp_capabilities'}", "{\"return\": {}}");
+}
+
+/* ---- negotiation and requests ---- */
+
+static void test_negotiation(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    static const char expecting[] = "Expecting capabilities negotiation with 'qmp_capabilities'";
+
+    expect(f, "{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7, \"minor\": 2, \"micro\": 22}, "
+              "\"package\": \"ferry-" FERRY_VERSION "\"}, \"capabilities\": [\"oob\"]}}");
+    expect_error(f, "{'execute':'query-version'}", "CommandNotFound", expecting);
+    expect_error(f, "{'execute':'nope','id':1}", "CommandNotFound", expecting);
+    expect_error(f, "{'exec-oob':'qmp_capabilities'}", "GenericError",
+                 "QMP input member 'exec-oob' is unexpected");
+    expect_error(f, "{'execute':'qmp_capabilities','arguments':{'enable':['nope']}}",
+                 "GenericError", "Parameter 'enable[0]' does not accept value 'nope'");
+    qapi_event_send_stop(&f->vm); /* not for this client yet */
+    exchange(f, "{'execute':'qmp_capabilities','id':'x'}", "{\"return\": {}, \"id\": \"x\"}");
+    expect_error(f, "{'execute':'qmp_capabilities'}", "CommandNotFound",
+                 "Capabilities negotiation is already complete, command ignored");
+    expect_error(f, "{'exec-oob':'migrate-pause'}", "GenericError",
+                 "QMP input member 'exec-oob' is unexpected");
+    qapi_event_send_stop(&f->vm);
+    client_pump(f);
+    expect(f, "{\"event\": \"STOP\"}");
+}
+
+static void test_oob(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    g_free(client_next(f));
+    exchange(f, "{'execute':'qmp_capabilities','arguments':{'enable':['oob']}}",
+             "{\"return\": {}}");
+    expect_error(f, "{'exec-oob':'migrate-pause'}", "GenericError",
+                 "migrate-pause is currently only supported during postcopy-active state");
+    expect_error(f, "{'exec-oob':'query-version'}", "GenericError",
+                 "The command query-version does not support OOB");
+    expect_error(f, "{'exec-oob':1}", "GenericError",
+                 "QMP input member 'exec-oob' must be a string");
+    expect_error(f, "{'execute':'stop','exec-oob':'stop'}", "GenericError",
+                 "QMP input member 'exec-oob' clashes with 'execute'");
+}
+
+static void test_requests(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    static const struct {
+        const char *request, *class, *desc;
+    } refused[] = {
+        { "{'execute':'nope'}", "CommandNotFound", "The command nope has not been found" },
+        { "{'execute':''}", "CommandNotFound", "The command  has not been found" },
+        { "{}", "GenericError", "QMP input lacks member 'execute'" },
+        { "{'arguments':{}}", "GenericError", "QMP input lacks member 'execute'" },
+        { "[]", "GenericError", "QMP input must be a JSON object" },
+        { "null\n", "GenericError", "QMP input must be a JSON object" },
+        { "{'execute':1}", "GenericError", "QMP input member 'execute' must be a string" },
+        { "{'execute':'stop','foo':1}", "GenericError", "QMP input member 'foo' is unexpected" },
+        { "{'execute':'stop','arguments':1}", "GenericError",
+          "QMP input member 'arguments' must be an object" },
+        { "{'execute':'stop','arguments':{'x':1}}", "GenericError", "Parameter 'x' is unexpected" },
+        { "{'execute':'qom-get'}", "GenericError", "Parameter 'path' is missing" },
+        { "{'execute':'qom-get','arguments':{'path':1,'property':'x'}}", "GenericError",
+          "Invalid parameter type for 'path', expected: string" },
+        { "{'execute':'qom-get','arguments':{'path':'/x','property':'x'}}", "DeviceNotFound",
+          "Device '/x' not found" },
+        { "{'execute':'migrate'}", "GenericError",
+          "Command 'migrate' failed without naming a reason" },
+        { "{'execute':'migrate-set-parameters','arguments':{'max-bandwidth':'1k'}}", "GenericError",
+          "Parameter 'max-bandwidth' expects uint64" },
+        { "{'execute':'migrate-continue','arguments':{'state':'foo'}}", "GenericError",
+          "Parameter 'state' does not accept value 'foo'" },
+        { "{'execute':'object-add','arguments':{'qom-type':'nope','id':'x'}}", "GenericError",
+          "Parameter 'qom-type' does not accept value 'nope'" },
+    };
+
+    negotiate(f);
+    for (size_t i = 0; i < G_N_ELEMENTS(refused); i++) {
+        expect_error(f, refused[i].request, refused[i].class, refused[i].desc);
+    }
+    g_assert_cmpint((int)f->vm.run_state, ==, RUN_STATE_RUNNING);
+}
+
+static void test_answers(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    negotiate(f);
+    exchange(f, "{'execute':'query-status','id':null}",
+             "{\"return\": {\"running\": true, \"singlestep\": false, \"status\": \"running\"}, "
+             "\"id\": null}");
+    exchange(f, "{'execute':'query-name','id':18446744073709551615}",
+             "{\"return\": {}, \"id\": 18446744073709551615}");
+    exchange(f, "{'execute':'query-name','id':{'a':[1.5,'é']}}",
+             "{\"return\": {}, \"id\": {\"a\": [1.5, \"\\u00E9\"]}}");
+    exchange(f, "{'execute':'qom-get','arguments':{'path':'/machine','property':'x'}}",
+             "{\"return\": 18446744073709551615}");
+    exchange(f, "{'execute':'migrate-set-parameters','arguments':{'max-bandwidth':-1}}",
+             "{\"return\": {}}");
+    exchange(f, "{'execute':'query-migrate-parameters'}",
+             "{\"return\": {\"max-bandwidth\": 18446744073709551615}}");
+}
+
+/* query-chardev names a path that differs each time, so it is looked at in parts */
+static void test_query_chardev(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    json_t *info;
+
+    negotiate(f);
+    client_send(f, "{'execute':'query-chardev'}");
+    g_autoptr(json_t) answer = g_queue_pop_head(&f->messages);
+    g_autofree char *filename = g_strdup_printf("unix:%s,server=on", f->path);
+
+    info = json_array_get(json_object_get(answer, "return"), 0);
+    g_assert_cmpstr(json_string_value(json_object_get(info, "label")), ==, "mon0");
+    g_assert_cmpstr(json_string_value(json_object_get(info, "filename")), ==, filename);
+    g_assert_true(json_is_true(json_object_get(info, "frontend-open")));
+}
+
+static void test_bad_json(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    negotiate(f);
+    expect_error(f, "{'execute': foo}\n", "GenericError",
+                 "JSON parse error, invalid keyword 'foo'");
+    expect_error(f, "{'execute':'stop','execute':'stop'}", "GenericError",
+                 "JSON parse error, duplicate object key near '\"execute\"'");
+    /* half a request, then a client that starts over */
+    client_send(f, "{\"execute\":\"qu\xff{'execute':'query-name','id':1}");
+    expect(f, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON parse error, stray byte "
+              "0xff\"}}");
+    expect(f, "{\"return\": {}, \"id\": 1}");
+    exchange(f, "\n \r\n", "");
+    exchange(f, "{'execute':", "");
+    exchange(f, "'query-name'}", "{\"return\": {}}");
+    client_send(f, "{'execute':'query-name','id':1}{'execute':'query-name','id':2}");
+    expect(f, "{\"return\": {}, \"id\": 1}");
+    expect(f, "{\"return\": {}, \"id\": 2}");
+}
+
+static void test_events(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    negotiate(f);
+    client_send(f, "{'execute':'stop','id':1}");
+    expect(f, "{\"event\": \"STOP\"}");
+    expect(f, "{\"return\": {}, \"id\": 1}");
+    client_send(f, "{'execute':'quit'}");
+    expect(f, "{\"event\": \"SHUTDOWN\", \"data\": {\"guest\": false, \"reason\": "
+              "\"host-qmp-quit\"}}");
+    expect(f, "{\"return\": {}}");
+    g_assert_cmpuint(fake.quits, ==, 1);
+    qapi_event_send_migration(&f->vm, MIGRATION_STATUS_PRE_SWITCHOVER);
+    qapi_event_send_migration_pass(&f->vm, 3);
+    client_pump(f);
+    expect(f, "{\"event\": \"MIGRATION\", \"data\": {\"status\": \"pre-switchover\"}}");
+    expect(f, "{\"event\": \"MIGRATION_PASS\", \"data\": {\"pass\": 3}}");
+}
+
+/* Without monitors events go nowhere, and their data is freed. */
+static void test_no_monitors(void)
+{
+    struct vm vm = { 0 };
+
+    qapi_event_send_migration_pass(&vm, 1);
+}
+
+static void test_reconnect(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    g_free(client_next(f));
+    exchange(f, "{'execute':'qmp_capabilities','arguments':{'enable':['oob']}}",
+             "{\"return\": {}}");
+    client_send(f, "{'execute':'query-na"); /* left unfinished */
+    client_disconnect(f);
+    qapi_event_send_stop(&f->vm);
+    client_connect(f);
+    g_assert_cmpuint(f->messages.length, ==, 1);
+    negotiate(f);
+    expect_error(f, "{'exec-oob':'migrate-pause'}", "GenericError",
+                 "QMP input member 'exec-oob' is unexpected");
+}
+
+static void test_pretty(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    static const char request[] = "{'execute':'query-name','id':[1,{}]}";
+    char buf[4096] = "";
+
+    negotiate(f);
+    f->vm.name = (char *)"guest";
+    g_assert_cmpint(send(f->client, request, strlen(request), 0), ==, (ssize_t)strlen(request));
+    spin();
+    g_assert_cmpint(recv(f->client, buf, sizeof(buf) - 1, 0), >, 0);
+    g_assert_cmpstr(buf, ==,
+                    "{\r\n    \"return\": {\r\n        \"name\": \"guest\"\r\n    },\r\n"
+                    "    \"id\": [\r\n        1,\r\n        {}\r\n    ]\r\n}\r\n");
+}
+
+static void test_introspection(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
+    size_t i, commands = 0;
+    json_t *entry;
+
+    negotiate(f);
+    client_send(f, "{'execute':'query-qmp-schema'}");
+    g_autoptr(json_t) answer = g_queue_pop_head(&f->messages);
+    json_t *schema = json_object_get(answer, "return");
+
+    json_array_foreach(schema, i, entry)
+    {
+        const char *meta = json_string_value(json_object_get(entry, "meta-type"));
+
+        g_assert_true(
+            g_hash_table_add(names, (char *)json_string_value(json_object_get(entry, "name"))));
+        commands += !strcmp(meta, "command");
+    }
+    g_assert_cmpuint(commands, ==, qmp_command_count);
+    /* it follows its own description */
+    GPtrArray *list = NULL;
+    g_autoptr(GError) error = NULL;
+    qapi_read(&qapi_type_list_schema_info, "schema", schema, QAPI_READ_JSON, &list, &error);
+    g_assert_no_error(error);
+    for (guint n = 0; n < list->len; n++) {
+        const SchemaInfo *info = list->pdata[n];
+
+        if (info->meta_type == SCHEMA_META_TYPE_COMMAND) {
+            g_assert_true(g_hash_table_contains(names, info->u.command.arg_type));
+            g_assert_true(g_hash_table_contains(names, info->u.command.ret_type));
+        }
+    }
+    g_ptr_array_unref(list);
+    client_send(f, "{'execute':'query-commands'}");
+    g_autoptr(json_t) listed = g_queue_pop_head(&f->messages);
+    g_assert_cmpuint(json_array_size(json_object_get(listed, "return")), ==, qmp_command_count);
+}
+
+/* ---- descriptors ---- */
+
+static void test_named_fds(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    int pipes[2];
+    char byte = 0;
+
+    negotiate(f);
+    g_assert_cmpint(pipe2(pipes, O_CLOEXEC), ==, 0);
+    expect_error(f, "{'execute':'getfd','arguments':{'fdname':'a'}}", "GenericError",
+                 "No file descriptor supplied via SCM_RIGHTS");
+    client_send_fd(f, "{'execute':'getfd','arguments':{'fdname':'1a'}}", pipes[1]);
+    expect(f, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"Parameter 'fdname' expects a "
+              "name not starting with a digit\"}}");
+    client_send_fd(f, "{'execute':'getfd','arguments':{'fdname':'a'}}", pipes[1]);
+    expect(f, "{\"return\": {}}");
+    client_send_fd(f, "{'execute':'getfd','arguments':{'fdname':'a'}}", pipes[1]); /* replaces */
+    expect(f, "{\"return\": {}}");
+    expect_error(f, "{'execute':'closefd','arguments':{'fdname':'b'}}", "GenericError",
+                 "File descriptor named 'b' not found");
+    expect_error(f, "{'execute':'migrate','arguments':{'uri':'fd:b'}}", "GenericError",
+                 "File descriptor named 'b' has not been found");
+    /* it outlives the connection, and is gone once used */
+    client_disconnect(f);
+    client_connect(f);
+    negotiate(f);
+    exchange(f, "{'execute':'migrate','arguments':{'uri':'fd:a'}}", "{\"return\": {}}");
+    g_assert_cmpint(write(fake.migrate_fd, "x", 1), ==, 1);
+    g_assert_cmpint(fcntl(fake.migrate_fd, F_GETFD), ==, FD_CLOEXEC);
+    close(fake.migrate_fd);
+    expect_error(f, "{'execute':'migrate','arguments':{'uri':'fd:a'}}", "GenericError",
+                 "File descriptor named 'a' has not been found");
+    /* all copies on our side are closed: the reader sees the end */
+    close(pipes[1]);
+    g_assert_cmpint(read(pipes[0], &byte, 1), ==, 1);
+    g_assert_cmpint(read(pipes[0], &byte, 1), ==, 0);
+    close(pipes[0]);
+}
+
+static void test_inherited_fds(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    g_autoptr(GError) error = NULL;
+    int inherited = open("/dev/null", O_RDWR);
+    int own = open("/dev/null", O_RDWR | O_CLOEXEC);
+    g_autofree char *name = g_strdup_printf("%d", inherited);
+    g_autofree char *own_name = g_strdup_printf("%d", own);
+
+    g_assert_cmpint(monitor_get_fd(&f->vm, name, &error), ==, inherited);
+    g_assert_no_error(error);
+    /* now it is ours, like the other */
+    g_assert_cmpint(monitor_get_fd(&f->vm, name, NULL), ==, -1);
+    g_assert_cmpint(monitor_get_fd(&f->vm, own_name, &error), ==, -1);
+    g_assert_nonnull(error);
+    g_assert_cmpint(monitor_get_fd(&f->vm, "99999999999", NULL), ==, -1);
+    g_assert_cmpint(monitor_get_fd(&f->vm, "", NULL), ==, -1);
+    close(inherited);
+    close(own);
+}
+
+static void add_fd(struct fixture *f, const char *arguments, int fd, int64_t id)
+{
+    g_autofree char *request = g_strdup_printf("{'execute':'add-fd','arguments':{%s}}", arguments);
+
+    client_send_fd(f, request, fd);
+    g_autoptr(json_t) answer = g_queue_pop_head(&f->messages);
+    json_t *ret = json_object_get(answer, "return");
+    g_assert_cmpint(json_integer_value(json_object_get(ret, "fdset-id")), ==, id);
+    g_assert_true(json_is_integer(json_object_get(ret, "fd")));
+}
+
+static char *fdset_ids(struct fixture *f)
+{
+    GString *text = g_string_new(NULL);
+    size_t i;
+    json_t *set;
+
+    client_send(f, "{'execute':'query-fdsets'}");
+    g_autoptr(json_t) answer = g_queue_pop_head(&f->messages);
+    json_array_foreach(json_object_get(answer, "return"), i, set)
+    {
+        g_string_append_printf(text, "%" JSON_INTEGER_FORMAT "x%zu ",
+                               json_integer_value(json_object_get(set, "fdset-id")),
+                               json_array_size(json_object_get(set, "fds")));
+    }
+    return g_string_free(text, FALSE);
+}
+
+static void expect_fdsets(struct fixture *f, const char *expected)
+{
+    g_autofree char *got = fdset_ids(f);
+
+    g_assert_cmpstr(got, ==, expected);
+}
+
+static void test_fdsets(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    struct monitor_set *set = f->vm.monitors;
+    g_autoptr(GError) error = NULL;
+    int read_only = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    int write_only = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    int fd;
+
+    negotiate(f);
+    expect_error(f, "{'execute':'add-fd'}", "GenericError",
+                 "No file descriptor supplied via SCM_RIGHTS");
+    client_send_fd(f, "{'execute':'add-fd','arguments':{'fdset-id':-1}}", read_only);
+    expect(f, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"Parameter 'fdset-id' expects "
+              "a non-negative value\"}}");
+    add_fd(f, "'fdset-id':7,'opaque':'o'", read_only, 7);
+    add_fd(f, "", read_only, 0);
+    add_fd(f, "", read_only, 1);
+    add_fd(f, "'fdset-id':7", write_only, 7);
+    expect_fdsets(f, "0x1 1x1 7x2 ");
+    expect_error(f, "{'execute':'remove-fd','arguments':{'fdset-id':3}}", "GenericError",
+                 "File descriptor named 'fdset-id:3' not found");
+    expect_error(f, "{'execute':'remove-fd','arguments':{'fdset-id':7,'fd':99}}", "GenericError",
+                 "File descriptor named 'fdset-id:7, fd:99' not found");
+    exchange(f, "{'execute':'remove-fd','arguments':{'fdset-id':0}}", "{\"return\": {}}");
+    add_fd(f, "", read_only, 0);
+    exchange(f, "{'execute':'remove-fd','arguments':{'fdset-id':0}}", "{\"return\": {}}");
+
+    g_assert_true(monitor_fdset_is_path("/dev/fdset/7"));
+    g_assert_false(monitor_fdset_is_path("/dev/null"));
+    fd = monitor_fdset_open(set, "/dev/fdset/7", O_WRONLY, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(fcntl(fd, F_GETFL) & O_ACCMODE, ==, O_WRONLY);
+    close(fd);
+    g_assert_cmpint(monitor_fdset_open(set, "/dev/fdset/7", O_RDWR, &error), ==, -1);
+    g_assert_cmpstr(error->message, ==, "Could not open '/dev/fdset/7': Permission denied");
+    g_clear_error(&error);
+    g_assert_cmpint(monitor_fdset_open(set, "/dev/fdset/9", O_RDWR, &error), ==, -1);
+    g_assert_cmpstr(error->message, ==, "Could not open '/dev/fdset/9': No such file or directory");
+    g_clear_error(&error);
+    g_assert_cmpint(monitor_fdset_open(set, "/dev/fdset/7x", O_WRONLY, NULL), ==, -1);
+
+    g_assert_cmpint(monitor_fdset_add(set, dup(read_only), 9, NULL, &error), ==, 9);
+    g_assert_cmpint(monitor_fdset_add(set, dup(read_only), -2, NULL, NULL), ==, -1);
+    g_assert_cmpint(monitor_fdset_add(set, 999, 9, NULL, &error), ==, -1);
+    g_assert_nonnull(error);
+    /* a stopped guest keeps all, a running one what was opened or came from the command line */
+    f->vm.run_state = RUN_STATE_PRELAUNCH;
+    client_disconnect(f);
+    client_connect(f);
+    negotiate(f);
+    expect_fdsets(f, "1x1 7x2 9x1 ");
+    f->vm.run_state = RUN_STATE_RUNNING;
+    client_disconnect(f);
+    client_connect(f);
+    negotiate(f);
+    expect_fdsets(f, "7x2 9x1 ");
+    close(read_only);
+    close(write_only);
+}
+
+/* ---- slow clients ---- */
+
+static void test_slow_reader(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    static const char request[] = "{'execute':'query-qmp-schema'}\n";
+    size_t sent = 0;
+
+    negotiate(f);
+    /* asks and does not read: at some point the server stops taking requests */
+    for (; sent < 100000; sent++) {
+        ssize_t n = send(f->client, request, strlen(request), MSG_DONTWAIT);
+
+        if (n < 0) {
+            g_assert_cmpint(errno, ==, EAGAIN);
+            spin();
+            n = send(f->client, request, strlen(request), MSG_DONTWAIT);
+            if (n < 0) {
+                break;
+            }
+        }
+        g_assert_cmpint(n, ==, (ssize_t)strlen(request));
+        if (sent % 16 == 0) {
+            spin();
+        }
+    }
+    g_assert_cmpuint(sent, <, 100000);
+    g_assert_cmpuint(chardev_queue_length(f->chr), >, 1 << 20);
+    g_assert_cmpuint(chardev_queue_length(f->chr), <, 32 << 20);
+}
+
+static void test_slow_reader_catches_up(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    static const char request[] = "{'execute':'query-qmp-schema'}\n";
+    unsigned sent = 0, answered = 0;
+
+    negotiate(f);
+    for (; sent < 300; sent++) {
+        if (send(f->client, request, strlen(request), MSG_DONTWAIT) < 0) {
+            break;
+        }
+        spin();
+    }
+    for (int i = 0; i < 1000 && answered < sent; i++) {
+        client_pump(f);
+        answered += f->messages.length;
+        g_queue_clear_full(&f->messages, (GDestroyNotify)json_decref);
+    }
+    g_assert_cmpuint(answered, ==, sent);
+    exchange(f, "{'execute':'query-name'}", "{\"return\": {}}");
+}
+
+static void test_events_dropped(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    negotiate(f);
+    for (int i = 0; i < 400000 && chardev_queue_length(f->chr) <= 16 << 20; i++) {
+        qapi_event_send_migration_pass(&f->vm, i);
+    }
+    size_t full = chardev_queue_length(f->chr);
+    g_assert_cmpuint(full, >, 16 << 20);
+    for (int i = 0; i < 1000; i++) {
+        qapi_event_send_stop(&f->vm);
+    }
+    g_assert_cmpuint(chardev_queue_length(f->chr), ==, full);
+    client_pump(f);
+    g_assert_cmpuint(f->messages.length, >, 100000);
+    g_queue_clear_full(&f->messages, (GDestroyNotify)json_decref);
+    qapi_event_send_stop(&f->vm);
+    client_pump(f);
+    expect(f, "{\"event\": \"STOP\"}");
+}
+
+/* ---- the monitor for people ---- */
+
+static void hmp(struct fixture *f, const char *line, const char *output)
+{
+    g_autoptr(json_t) request = json_pack("{s:s, s:{s:s}}", "execute", "human-monitor-command",
+                                          "arguments", "command-line", line);
+    g_autofree char *text = qapi_json_dump(request, false);
+
+    client_send(f, text);
+    g_autoptr(json_t) answer = g_queue_pop_tail(&f->messages);
+    g_queue_clear_full(&f->messages, (GDestroyNotify)json_decref); /* events */
+    g_assert_cmpstr(json_string_value(json_object_get(answer, "return")), ==, output);
+}
+
+static void test_hmp(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    negotiate(f);
+    hmp(f, "", "");
+    hmp(f, "  ", "");
+    hmp(f, "nope", "unknown command: 'nope'\r\n");
+    hmp(f, "infox", "unknown command: 'infox'\r\n");
+    hmp(f, "info foo", "unknown command: 'info foo'\r\n");
+    hmp(f, "info status", "VM status: running\r\n");
+    hmp(f, " info  status ", "VM status: running\r\n");
+    hmp(f, "info status x",
+        "status: extraneous characters at the end of line\r\n"
+        "Try \"help info status\" for more information\r\n");
+    hmp(f, "stop", "");
+    hmp(f, "info status", "VM status: paused\r\n");
+    f->vm.run_state = RUN_STATE_POSTMIGRATE;
+    hmp(f, "info status", "VM status: paused (postmigrate)\r\n");
+    hmp(f, "c", "");
+    hmp(f, "info status", "VM status: running\r\n");
+    hmp(f, "info name", "");
+    f->vm.name = (char *)"guest";
+    hmp(f, "info name", "guest\r\n");
+    hmp(f, "info uuid", "00000000-0000-0000-0000-000000000000\r\n");
+    hmp(f, "info kvm", "kvm support: enabled\r\n");
+    hmp(f, "info cpus", "* CPU #0: thread_id=100\r\n  CPU #1: thread_id=101\r\n");
+    hmp(f, "info version", "7.2.22 (ferry-" FERRY_VERSION ")\r\n");
+    hmp(f, "info migrate_capabilities", "events: on\r\n");
+    hmp(f, "info migrate_parameters", "max-bandwidth: 0 bytes/second\r\n");
+    hmp(f, "info migrate",
+        "Migration status: failed (No way)\r\ntotal time: 8 ms\r\n"
+        "transferred ram: 0 kbytes\r\nthroughput: 173.59 mbps\r\nremaining ram: 0 kbytes\r\n"
+        "total ram: 32844 kbytes\r\nduplicate: 0 pages\r\nskipped: 0 pages\r\n"
+        "normal: 0 pages\r\nnormal bytes: 0 kbytes\r\ndirty sync count: 0\r\n"
+        "page size: 0 kbytes\r\nmultifd bytes: 0 kbytes\r\npages-per-second: 0\r\n");
+    hmp(f, "migrate_cancel", "");
+    g_assert_cmpuint(fake.cancels, ==, 1);
+    hmp(f, "help info status", "info status  -- show whether the guest runs\r\n");
+    hmp(f, "help info nope", "unknown command: 'info nope'\r\n");
+    hmp(f, "help nope", "unknown command: 'nope'\r\n");
+    hmp(f, "help stop", "stop|s  -- stop the guest\r\n");
+    expect_error(f,
+                 "{'execute':'human-monitor-command','arguments':{'command-line':'info status',"
+                 "'cpu-index':2}}",
+                 "GenericError", "Parameter 'cpu-index' expects a CPU number");
+    exchange(f,
+             "{'execute':'human-monitor-command','arguments':{'command-line':'info kvm',"
+             "'cpu-index':1}}",
+             "{\"return\": \"kvm support: enabled\\r\\n\"}");
+}
+
+#define ADD(name, data, fn)                                                                        \
+    g_test_add("/monitor/" name, struct fixture, data, fixture_set_up, fn, fixture_tear_down)
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    ADD("negotiation", NULL, test_negotiation);
+    ADD("oob", NULL, test_oob);
+    ADD("requests", NULL, test_requests);
+    ADD("answers", NULL, test_answers);
+    ADD("query-chardev", NULL, test_query_chardev);
+    ADD("bad-json", NULL, test_bad_json);
+    ADD("events", NULL, test_events);
+    g_test_add_func("/monitor/no-monitors", test_no_monitors);
+    ADD("reconnect", NULL, test_reconnect);
+    ADD("pretty", "pretty", test_pretty);
+    ADD("introspection", NULL, test_introspection);
+    ADD("named-fds", NULL, test_named_fds);
+    ADD("inherited-fds", NULL, test_inherited_fds);
+    ADD("fdsets", NULL, test_fdsets);
+    ADD("slow-reader/stops", NULL, test_slow_reader);
+    ADD("slow-reader/catches-up", NULL, test_slow_reader_catches_up);
+    ADD("slow-reader/misses-events", NULL, test_events_dropped);
+    ADD("hmp", NULL, test_hmp);
+    return g_test_run();
+}
