@@ -8,12 +8,16 @@
 
 #include "accel/accel.h"
 #include "hw/intc/ioapic.h"
+#include "system/qtest.h"
 #include "system/vm.h"
 
 void vm_irq_set(struct vm *vm, unsigned gsi, bool level)
 {
     struct board *board = vm->board;
 
+    if (vm->qtest && gsi < VM_GSI_COUNT) {
+        qtest_irq_changed(vm, gsi, level);
+    }
     if (gsi < MICROVM_IOAPIC_PINS) {
         vm->accel->ops->irq_line(vm, gsi, level);
         if (board->ioapic[0]) {
