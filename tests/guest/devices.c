@@ -1,29 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * devstate=1, the part in ring 0: registers of the CPU and of the devices of a microvm. Each item
- * has a function that sets it up (returns 0 where this machine lacks it) and one that compares
- * (returns 0 for good, else a code that says what differs, listed in README.md).
+ * devstate=1, the chips of a microvm as ring 0 sees them: IOAPICs, RTC, PIC, PIT, serial port,
+ * fw_cfg. cpustate.c has the CPU's own registers.
  *
- * Besides plain registers, the half-way states are set up that are easily forgotten: an index
- * register left pointing somewhere, a latched counter, the first byte of two written, received
- * bytes not yet read, an interrupt held back.
+ * Each item has a function that sets it up (returns 0 where this machine lacks it) and one that
+ * compares (returns 0 for good, else a code that says what differs, listed in README.md). Besides
+ * plain registers, the half-way states are set up that are easily forgotten: an index register left
+ * pointing somewhere, a latched counter, the first byte of two written, received bytes not yet
+ * read.
  */
 #include "guest.h"
 
 #define RTC_INDEX_LEFT 0x45
 #define RX_BYTES       5
 #define IOAPIC_PINS    24
-
-struct saved {
-    u64 msr[32];
-    u32 msr_on;
-    u64 cr[4];
-    u64 dr[5];
-    u32 apic[16];
-    u64 steal;
-};
-
-static struct saved saved[CPU_MAX];
 
 static u8 pic_elcr;
 static u16 pit_before, pit_allow;
@@ -33,248 +23,6 @@ static u8 serial_round;
 static u8 serial_on;
 static u8 extra[16]; /* bytes that came in behind ours: commands */
 static u32 extra_n;
-
-/* ---- MSRs, control and debug registers ---- */
-
-/* `set`: written first, with the vCPU's number added; else only what is there is remembered. */
-static const struct {
-    u32 msr;
-    u8 set;
-    u64 value;
-} msrs[] = {
-    { 0xc0000080, 0, 0 },                  /* EFER */
-    { 0xc0000081, 1, 0x0018000800000000 }, /* STAR */
-    { 0xc0000082, 1, 0x00007fff12345000 }, /* LSTAR */
-    { 0xc0000083, 1, 0x00007ffe12345000 }, /* CSTAR */
-    { 0xc0000084, 1, 0x47700 },            /* SYSCALL mask */
-    { 0xc0000100, 1, 0x0000123456789000 }, /* FS base */
-    { 0xc0000101, 1, 0x0000223456789000 }, /* GS base */
-    { 0xc0000102, 1, 0x0000323456789000 }, /* kernel GS base */
-    { 0xc0000103, 1, 0x1234 },             /* TSC_AUX */
-    { 0x174, 1, 0x10 },                    /* SYSENTER */
-    { 0x175, 1, 0x0000423456789000 },
-    { 0x176, 1, 0x0000523456789000 },
-    { 0x277, 1, 0x0007010600070106 }, /* PAT, as firmware leaves it; the vCPU's number is not added */
-    { 0x2ff, 0, 0 },                  /* MTRR default type */
-    { 0x250, 1, 0x0606060606060606 }, /* MTRR fixed 64K */
-    { 0x200, 1, 0xc0000000 },         /* MTRR variable 0 */
-    { 0x201, 1, 0x000000ffc0000800 },
-    { 0x1b, 0, 0 },       /* APIC base */
-    { 0x1a0, 0, 0 },      /* MISC_ENABLE */
-    { 0x3a, 0, 0 },       /* FEATURE_CONTROL */
-    { 0x3b, 0, 0 },       /* TSC_ADJUST */
-    { 0x48, 0, 0 },       /* SPEC_CTRL */
-    { 0x17a, 0, 0 },      /* MCG_STATUS */
-    { 0x4b564d00, 0, 0 }, /* KVM: wall clock */
-    { 0x4b564d01, 0, 0 }, /* system time */
-    { 0x4b564d02, 0, 0 }, /* async page faults */
-    { 0x4b564d03, 0, 0 }, /* steal time */
-    { 0x4b564d04, 0, 0 }, /* EOI */
-    { 0x4b564d05, 1, 0 }, /* poll control */
-    { 0x4b564d06, 0, 0 }, /* async page fault vector */
-};
-
-#define MSRS (sizeof(msrs) / sizeof(msrs[0]))
-_Static_assert(MSRS <= 32, "saved.msr_on");
-
-static int msr_init(struct cpu *c)
-{
-    struct saved *s = &saved[c->index];
-
-    s->msr_on = 0;
-    for (u32 i = 0; i < MSRS; i++) {
-        u64 v = msrs[i].value;
-
-        if (msrs[i].set) {
-            /* MTRR, PAT and poll control take no odd numbers */
-            v += msrs[i].msr > 0x1ff && msrs[i].msr < 0x300 ? 0
-               : msrs[i].msr == 0x4b564d05                  ? 0
-                                                            : c->index * 16;
-            if (msr_write(c, msrs[i].msr, v)) {
-                continue;
-            }
-        }
-        if (!msr_read(c, msrs[i].msr, &s->msr[i])) {
-            s->msr_on |= 1u << i;
-        }
-    }
-    return s->msr_on != 0;
-}
-
-static u32 msr_check(struct cpu *c)
-{
-    struct saved *s = &saved[c->index];
-
-    for (u32 i = 0; i < MSRS; i++) {
-        u64 v;
-
-        if (s->msr_on >> i & 1 && (msr_read(c, msrs[i].msr, &v) || v != s->msr[i])) {
-            return msrs[i].msr;
-        }
-    }
-    return 0;
-}
-
-static void cr_read(u64 *cr)
-{
-    asm volatile("mov %%cr0, %0" : "=r"(cr[0]));
-    asm volatile("mov %%cr3, %0" : "=r"(cr[1]));
-    asm volatile("mov %%cr4, %0" : "=r"(cr[2]));
-    asm volatile("mov %%cr8, %0" : "=r"(cr[3]));
-}
-
-static int cr_init(struct cpu *c)
-{
-    cr_read(saved[c->index].cr);
-    return 1;
-}
-
-static u32 cr_check(struct cpu *c)
-{
-    static const u8 number[] = { 0, 3, 4, 8 };
-    u64 cr[4];
-
-    cr_read(cr);
-    for (u32 i = 0; i < 4; i++) {
-        if (cr[i] != saved[c->index].cr[i]) {
-            return 0x100u + number[i];
-        }
-    }
-    return 0;
-}
-
-static void dr_read(u64 *dr)
-{
-    asm volatile("mov %%dr0, %0" : "=r"(dr[0]));
-    asm volatile("mov %%dr1, %0" : "=r"(dr[1]));
-    asm volatile("mov %%dr2, %0" : "=r"(dr[2]));
-    asm volatile("mov %%dr3, %0" : "=r"(dr[3]));
-    asm volatile("mov %%dr7, %0" : "=r"(dr[4]));
-}
-
-static int dr_init(struct cpu *c)
-{
-    u64 *dr = saved[c->index].dr;
-
-    asm volatile("mov %0, %%dr0" : : "r"(0x11110000ull + c->index));
-    asm volatile("mov %0, %%dr1" : : "r"(0x22220000ull));
-    asm volatile("mov %0, %%dr2" : : "r"(0x33330000ull));
-    asm volatile("mov %0, %%dr3" : : "r"(0x44440000ull));
-    dr_read(dr);
-    return dr[0] == 0x11110000ull + c->index && dr[3] == 0x44440000ull;
-}
-
-static u32 dr_check(struct cpu *c)
-{
-    u64 dr[5];
-
-    dr_read(dr);
-    for (u32 i = 0; i < 5; i++) {
-        if (dr[i] != saved[c->index].dr[i]) {
-            return 0x200 + i;
-        }
-    }
-    return 0;
-}
-
-/*
- * Whether this CPU can AVX and the command line wants it tested (avx=1); if so it is switched on.
- * Not by default: some hosts cannot keep CPUID from showing AVX though their VMM does not move it.
- */
-int dev_avx(struct cpu *c)
-{
-    u32 want = 1u << 26 | 1u << 28;
-    u64 cr4;
-
-    (void)c;
-    if (!cfg.avx || (cpuid1_ecx & want) != want) {
-        return 0;
-    }
-    asm volatile("mov %%cr4, %0" : "=r"(cr4));
-    asm volatile("mov %0, %%cr4" : : "r"(cr4 | 1u << 18));
-    asm volatile("xsetbv" : : "a"(7), "d"(0), "c"(0));
-    return 1;
-}
-
-/* ---- local APIC ---- */
-
-/* TPR, LDR, DFR, SVR, the LVTs, divide and initial count, ICR */
-static const u16 apic_regs[] = { 0x080, 0x0d0, 0x0e0, 0x0f0, 0x330, 0x340,
-                                 0x350, 0x360, 0x370, 0x3e0, 0x380, 0x300 };
-
-#define APIC_REGS (sizeof(apic_regs) / sizeof(apic_regs[0]))
-
-static int apic_has(u32 reg)
-{
-    /* x2APIC has no DFR; with a TSC deadline there is no initial count */
-    return !(x2apic_on && reg == 0xe0) && !(cfg.timer == TIMER_TSC && reg == 0x380);
-}
-
-static int lapic_init(struct cpu *c)
-{
-    if (!x2apic_on) {
-        apic_write(0xd0, 1u << (24 + c->index % 8));
-    }
-    apic_write(0x340, 1u << 16 | 0x400);               /* performance counters: NMI, masked */
-    apic_write(0x360, c->index ? 1u << 16 : 0x400);    /* LINT1: NMI */
-    apic_write(0x370, 1u << 16 | (0x50 + c->index));   /* error, masked */
-    apic_write(0x80, 0x20);                            /* holds back vectors up to 0x2f */
-    for (u32 i = 0; i < APIC_REGS; i++) {
-        if (apic_has(apic_regs[i])) {
-            saved[c->index].apic[i] = apic_read(apic_regs[i]);
-        }
-    }
-    return 1;
-}
-
-static u32 lapic_check(struct cpu *c)
-{
-    for (u32 i = 0; i < APIC_REGS; i++) {
-        if (apic_has(apic_regs[i]) && apic_read(apic_regs[i]) != saved[c->index].apic[i]) {
-            return 0x1000u + apic_regs[i];
-        }
-    }
-    return 0;
-}
-
-/* An interrupt to itself, held back by the task priority: it stays requested for ever. */
-static int irr_init(struct cpu *c)
-{
-    (void)c;
-    if (x2apic_on) {
-        asm volatile("wrmsr" : : "a"(VEC_PENDING), "d"(0), "c"(0x83f) : "memory");
-    } else {
-        apic_write(0x300, 0x40000 | VEC_PENDING);
-    }
-    saved[c->index].apic[APIC_REGS - 1] = apic_read(0x300);
-    return apic_read(0x210) >> (VEC_PENDING - 32) & 1;
-}
-
-static u32 irr_check(struct cpu *c)
-{
-    (void)c;
-    return apic_read(0x210) >> (VEC_PENDING - 32) & 1 ? 0 : VEC_PENDING;
-}
-
-static int steal_init(struct cpu *c)
-{
-    u64 v;
-
-    if (!cfg.pv || !(kvm_features & 1u << 5) || msr_read(c, 0x4b564d03, &v) || !(v & 1)) {
-        return 0;
-    }
-    saved[c->index].steal = c->steal.steal;
-    return 1;
-}
-
-static u32 steal_check(struct cpu *c)
-{
-    u64 now = c->steal.steal;
-    u32 bad = now < saved[c->index].steal;
-
-    saved[c->index].steal = now;
-    return bad;
-}
 
 /* ---- IOAPIC ---- */
 
@@ -541,6 +289,7 @@ static int pit_latch_init(struct cpu *c)
     if (!c->pit_ticks || cfg.timer == TIMER_PIT) {
         return 0;
     }
+    pit_count(0); /* gets rid of what an earlier life may have latched */
     t0 = rdtsc_ordered();
     pit_before = pit_count(0);
     outb(0x43, 0x00);
@@ -611,7 +360,7 @@ static int serial_init(struct cpu *c)
     for (u32 i = 0; i < sizeof(serial_regs) / sizeof(serial_regs[0]); i++) {
         outb((u16)(SERIAL + serial_regs[i][0]), serial_regs[i][1]);
     }
-    serial_round++;
+    serial_round = serial_round == 0xff ? 1 : serial_round + 1; /* 0: never set up */
     outb(SERIAL + 7, serial_round);
     if (!(inb(SERIAL + 5) & 0x40)) {
         return 1; /* still sending: the loopback would swallow that */
@@ -709,16 +458,7 @@ static u32 fwcfg_check(struct cpu *c)
 
 /* ---- the list ---- */
 
-static const struct {
-    int (*init)(struct cpu *);
-    u32 (*check)(struct cpu *);
-} devices[DEV_ITEMS] = {
-    [DEV_MSR] = { msr_init, msr_check },
-    [DEV_CR] = { cr_init, cr_check },
-    [DEV_DR] = { dr_init, dr_check },
-    [DEV_LAPIC] = { lapic_init, lapic_check },
-    [DEV_IRR] = { irr_init, irr_check },
-    [DEV_STEAL] = { steal_init, steal_check },
+static const struct device devices[DEV_ITEMS] = {
     [DEV_IOAPIC0] = { ioapic0_init, ioapic0_check },
     [DEV_IOAPIC1] = { ioapic1_init, ioapic1_check },
     [DEV_RTC_INDEX] = { rtc_index_init, rtc_index_check },
@@ -732,12 +472,17 @@ static const struct {
     [DEV_FWCFG] = { fwcfg_init, fwcfg_check },
 };
 
+static const struct device *device(u32 item)
+{
+    return devices[item].init ? &devices[item] : &cpu_devices[item];
+}
+
 int dev_init_r0(struct cpu *c, u32 item)
 {
-    return item < DEV_ITEMS && devices[item].init ? devices[item].init(c) : 0;
+    return item < DEV_ITEMS && device(item)->init ? device(item)->init(c) : 0;
 }
 
 u32 dev_check_r0(struct cpu *c, u32 item)
 {
-    return item < DEV_ITEMS && devices[item].check ? devices[item].check(c) : 0;
+    return item < DEV_ITEMS && device(item)->check ? device(item)->check(c) : 0;
 }

@@ -5,7 +5,8 @@
  *
  * This file has the list of items, runs their checks one per turn of the work loop (so that no turn
  * becomes long where ring 0 is slow), reports, and holds the items that live in ring 3: x87, SSE
- * and AVX registers and the progress of the timers. devices.c has those of ring 0.
+ * and AVX registers and the progress of the timers. Those of ring 0 are in devices.c and
+ * cpustate.c.
  *
  * An item found wrong is reported once as `DEV bad` and then set up anew. Checks that depend on the
  * passing of time complain only when they fail twice in a row: right after a pause too little may
@@ -40,8 +41,8 @@ static struct fx_state {
 } fx[CPU_MAX];
 
 static u64 items_on[CPU_MAX];
-static volatile u64 news;             /* items with a failure not yet reported */
-static volatile u32 news_detail[64];  /* what was wrong */
+static volatile u64 news;            /* items with a failure not yet reported */
+static volatile u32 news_detail[64]; /* what was wrong */
 static volatile u8 news_cpu[64];
 static u64 round_nr;
 

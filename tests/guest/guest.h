@@ -8,7 +8,8 @@
  *   work.c      ring 3: the loop every vCPU stays in
  *   report.c    ring 3, vCPU 0: lines for the serial port, commands
  *   devstate.c  ring 3: device state that a migration must not lose (devstate=1)
- *   devices.c   ring 0: the same, registers
+ *   devices.c   ring 0: the same, registers of the chips
+ *   cpustate.c  ring 0: the same, registers of the vCPU
  *
  * All memory is mapped one to one and open to ring 3; the guest protects nothing from itself.
  * Ring 3 asks ring 0 by UD2, see sys().
@@ -26,7 +27,7 @@
 #define VEC_TIMER_TSC     0x32
 #define VEC_APF           0x34
 #define VEC_SPURIOUS      0x3f
-#define VEC_PENDING       0x2e /* raised, but held back by the task priority (devstate=1) */
+#define VEC_PENDING       0x2e      /* raised, but held back by the task priority (devstate=1) */
 #define APIC_TIMER_HZ     62500000u /* KVM's and TCG's local APIC count at 1 GHz; divided by 16 */
 #define SEL_CODE0         0x08
 #define SEL_DATA0         0x10
@@ -57,25 +58,26 @@ typedef int64_t s64;
 
 /* ring-0 services */
 enum sys_nr {
-    SYS_WAIT,      /* halt until the next interrupt */
-    SYS_PUTS,      /* a: text, b: length, at most 16; returns how much was taken */
-    SYS_GETC,      /* returns a received byte or -1 */
-    SYS_OFF,       /* power off; comes back if there is no such register */
-    SYS_RESET,     /* reset by triple fault */
-    SYS_WALL,      /* have the wall clock structure filled in again */
-    SYS_CPUS,      /* returns the number of vCPUs according to fw_cfg */
-    SYS_INIT_APS,  /* INIT to all others */
-    SYS_SIPI,      /* a: APIC id, b: vCPU index */
-    SYS_CALIBRATE, /* a=0: LAPIC timer counts down from ~0 without interrupt; a=1: current count */
-    SYS_TIMER,     /* start this vCPU's timer */
-    SYS_DEV_INIT,  /* a: item of device state; returns whether it exists here */
-    SYS_DEV_AVX,   /* switch AVX on; returns 1 if there is any */
-    SYS_DEV_CHECK, /* a: item; returns 0 for good or a detail code */
+    SYS_WAIT,       /* halt until the next interrupt */
+    SYS_PUTS,       /* a: text, b: length, at most 16; returns how much was taken */
+    SYS_GETC,       /* returns a received byte or -1 */
+    SYS_OFF,        /* power off; comes back, and for good if there is no such register */
+    SYS_ACPI_RESET, /* likewise */
+    SYS_RESET,      /* reset by triple fault */
+    SYS_WALL,       /* have the wall clock structure filled in again */
+    SYS_CPUS,       /* returns the number of vCPUs according to fw_cfg */
+    SYS_INIT_APS,   /* INIT to all others */
+    SYS_SIPI,       /* a: APIC id, b: vCPU index */
+    SYS_CALIBRATE,  /* a=0: LAPIC timer counts down from ~0 without interrupt; a=1: current count */
+    SYS_TIMER,      /* start this vCPU's timer */
+    SYS_DEV_INIT,   /* a: item of device state; returns whether it exists here */
+    SYS_DEV_AVX,    /* switch AVX on; returns 1 if there is any */
+    SYS_DEV_CHECK,  /* a: item; returns 0 for good or a detail code */
 };
 
 enum timer_kind { TIMER_PERIODIC, TIMER_ONESHOT, TIMER_TSC, TIMER_PIT };
 enum pick_kind { PICK_SEQ, PICK_RANDOM, PICK_HOT };
-enum exit_kind { EXIT_OFF, EXIT_RESET, EXIT_HALT };
+enum exit_kind { EXIT_OFF, EXIT_RESET, EXIT_ACPI_RESET, EXIT_HALT };
 
 /* The command line, read once by vCPU 0 before the others start. */
 struct config {
@@ -88,22 +90,22 @@ struct config {
     u64 run_ns;    /* stop after so long, 0 for never */
     u64 dev_ns;    /* between device state checks */
     u64 seed;
-    u64 cpus;      /* 0: ask fw_cfg */
+    u64 cpus; /* 0: ask fw_cfg */
     u32 hz;
-    u8 pick;       /* enum pick_kind */
-    u8 data;       /* enum pattern_kind */
-    u8 timer;      /* enum timer_kind */
-    u8 exit;       /* enum exit_kind */
-    u8 idle;       /* write nothing after initialisation, verify on demand only */
-    u8 halt;       /* wait in HLT (1) or spin (0) when there is nothing to do */
-    u8 precheck;   /* verify a page before it is overwritten */
+    u8 pick;     /* enum pick_kind */
+    u8 data;     /* enum pattern_kind */
+    u8 timer;    /* enum timer_kind */
+    u8 exit;     /* enum exit_kind */
+    u8 idle;     /* write nothing after initialisation, verify on demand only */
+    u8 halt;     /* wait in HLT (1) or spin (0) when there is nothing to do */
+    u8 precheck; /* verify a page before it is overwritten */
     u8 devstate;
-    u8 untouched;  /* leave half of the memory untouched unless mem= says otherwise */
+    u8 untouched; /* leave half of the memory untouched unless mem= says otherwise */
     u8 x2apic;
-    u8 apf;        /* async page faults */
+    u8 apf; /* async page faults */
     u8 fpu;
     u8 avx;
-    u8 pv;         /* use the KVM paravirtual MSRs */
+    u8 pv; /* use the KVM paravirtual MSRs */
 };
 
 struct pvclock {
@@ -274,8 +276,16 @@ enum dev_item {
 void dev_start(struct cpu *c);
 int dev_step(struct cpu *c, u64 now);
 
-/* devices.c */
+/* cpustate.c */
+struct device {
+    int (*init)(struct cpu *c);
+    u32 (*check)(struct cpu *c);
+};
+
+extern const struct device cpu_devices[DEV_ITEMS];
 int dev_avx(struct cpu *c);
+
+/* devices.c */
 u64 dev_getc(void);
 int dev_init_r0(struct cpu *c, u32 item);
 u32 dev_check_r0(struct cpu *c, u32 item);

@@ -5,8 +5,9 @@
  * third process through the backing file, or by a test with `pmemsave` or qtest `read`.
  *
  * Every field is a little-endian 64-bit integer, one per line, in order, nothing is conditional:
- * guest_mailbox.py parses this very file, so keep it that way. A reader sees each single field whole (the
- * guest writes them with one aligned store) but two fields may come from different moments.
+ * guest_mailbox.py parses this very file, so keep it that way. A reader sees each single field
+ * whole (the guest writes them with one aligned store) but two fields may come from different
+ * moments.
  *
  * Guest and host both include this header, so it needs nothing but <stdint.h>.
  */
@@ -15,17 +16,17 @@
 
 #include <stdint.h>
 
-#define MAILBOX_ADDR      0x200000u           /* guest physical */
-#define MAILBOX_SIZE      0x3000u             /* three pages: header, vCPUs, bad log */
-#define MAILBOX_MAGIC     0x31424d5952524546u /* "FERRYMB1" in memory order */
-#define MAILBOX_VERSION   1u
-#define MAILBOX_CPU_OFF   0x1000u
-#define MAILBOX_CPU_SIZE  0x100u
-#define MAILBOX_CPU_MAX   16u
-#define MAILBOX_BAD_OFF   0x2000u
-#define MAILBOX_BAD_SIZE  0x40u
-#define MAILBOX_BAD_MAX   64u /* a ring: record n is in slot n % 64 */
-#define MAILBOX_REGIONS   6u
+#define MAILBOX_ADDR     0x200000u           /* guest physical */
+#define MAILBOX_SIZE     0x3000u             /* three pages: header, vCPUs, bad log */
+#define MAILBOX_MAGIC    0x31424d5952524546u /* "FERRYMB1" in memory order */
+#define MAILBOX_VERSION  1u
+#define MAILBOX_CPU_OFF  0x1000u
+#define MAILBOX_CPU_SIZE 0x100u
+#define MAILBOX_CPU_MAX  16u
+#define MAILBOX_BAD_OFF  0x2000u
+#define MAILBOX_BAD_SIZE 0x40u
+#define MAILBOX_BAD_MAX  64u /* a ring: record n is in slot n % 64 */
+#define MAILBOX_REGIONS  6u
 
 /* header.state */
 #define MAILBOX_STATE_BOOT  0u
@@ -35,10 +36,11 @@
 #define MAILBOX_STATE_PANIC 4u
 
 /* bad.kind */
-#define MAILBOX_BAD_WORD  1u /* a word of a data page */
-#define MAILBOX_BAD_SUM   2u /* generations of a slice do not add up: page is the first of the slice */
-#define MAILBOX_BAD_ZERO  3u /* a never touched page is not zero */
-#define MAILBOX_BAD_TEXT  4u /* the guest's own code changed */
+#define MAILBOX_BAD_WORD 1u /* a word of a data page */
+#define MAILBOX_BAD_SUM                                                                            \
+    2u /* generations of a slice do not add up: page is the first of the slice */
+#define MAILBOX_BAD_ZERO 3u /* a never touched page is not zero */
+#define MAILBOX_BAD_TEXT 4u /* the guest's own code changed */
 
 struct mailbox_header {
     uint64_t magic;         /* MAILBOX_MAGIC, written last at boot */
@@ -75,19 +77,19 @@ struct mailbox_header {
     uint64_t region_pages4;
     uint64_t region_addr5;
     uint64_t region_pages5;
-    uint64_t verify_req;    /* full verifications asked for */
-    uint64_t verify_done;   /* full verifications finished and reported */
-    uint64_t verify_pages;  /* pages looked at by the last one */
-    uint64_t verify_bad;    /* bad words it found */
-    uint64_t bad_records;   /* records ever written to the bad log */
-    uint64_t dev_items;     /* device state items under test (bit mask) */
-    uint64_t dev_checks;    /* device state items checked so far */
-    uint64_t dev_bad;       /* bit mask of items ever found wrong */
-    uint64_t dev_fails;     /* checks that failed */
-    uint64_t rtc_seconds;   /* time of day in the RTC, seconds since midnight (devstate=1) */
-    uint64_t lines_dropped; /* serial lines lost because the output buffer was full */
-    uint64_t text_sum;      /* checksum of the guest's code and constants */
-    uint64_t boot_clock_ns; /* clock when the guest came up */
+    uint64_t verify_req;     /* full verifications asked for */
+    uint64_t verify_done;    /* full verifications finished and reported */
+    uint64_t verify_pages;   /* pages looked at by the last one */
+    uint64_t verify_bad;     /* bad words it found */
+    uint64_t bad_records;    /* records ever written to the bad log */
+    uint64_t dev_items;      /* device state items under test (bit mask) */
+    uint64_t dev_checks;     /* device state items checked so far */
+    uint64_t dev_bad;        /* bit mask of items ever found wrong */
+    uint64_t dev_fails;      /* checks that failed */
+    uint64_t rtc_seconds;    /* time of day in the RTC, seconds since midnight (devstate=1) */
+    uint64_t lines_dropped;  /* serial lines lost because the output buffer was full */
+    uint64_t text_sum;       /* checksum of the guest's code and constants */
+    uint64_t boot_clock_ns;  /* clock when the guest came up */
     uint64_t ready_clock_ns; /* clock when all pages were initialised */
 };
 

@@ -68,7 +68,11 @@ static const struct word timers[] = { { "periodic", TIMER_PERIODIC },
                                       { "pit", TIMER_PIT },
                                       { 0, 0 } };
 static const struct word exits[] = {
-    { "off", EXIT_OFF }, { "reset", EXIT_RESET }, { "halt", EXIT_HALT }, { 0, 0 }
+    { "off", EXIT_OFF },
+    { "reset", EXIT_RESET },
+    { "acpireset", EXIT_ACPI_RESET },
+    { "halt", EXIT_HALT },
+    { 0, 0 },
 };
 static const struct word rates[] = { { "max", ~0ull }, { 0, 0 } };
 
@@ -127,7 +131,7 @@ static int number(const char *s, u64 *v)
         s += 2;
     }
     for (;; s++) {
-        u32 d = *s >= '0' && *s <= '9' ? (u32)(*s - '0')
+        u32 d = *s >= '0' && *s <= '9'   ? (u32)(*s - '0')
                 : *s >= 'a' && *s <= 'f' ? (u32)(*s - 'a' + 10)
                                          : 99;
 
@@ -379,6 +383,10 @@ void main0(struct cpu *c)
     mailbox->cpus = n;
     mailbox->text_sum = text_sum();
     slices(n);
+    if (cfg.timer == TIMER_TSC && !(cpuid1_ecx & 1u << 24)) {
+        cfg.timer = TIMER_PERIODIC;
+        report_line("NOTE no TSC deadline, timer=periodic");
+    }
     sys(SYS_INIT_APS, n, 0);
     clock_setup(c);
     mailbox->state = MAILBOX_STATE_INIT;

@@ -221,13 +221,15 @@ static int zero_step(struct cpu *c)
 void guest_end(void)
 {
     mailbox->state = MAILBOX_STATE_END;
-    if (cfg.exit == EXIT_HALT) {
-        for (;;) {
+    if (cfg.exit == EXIT_OFF || cfg.exit == EXIT_ACPI_RESET) {
+        sys(cfg.exit == EXIT_OFF ? SYS_OFF : SYS_ACPI_RESET, 0, 0);
+        /* takes effect a little later, if at all: there may be no ACPI */
+        for (u32 i = 0; i < cfg.hz; i++) {
             sys(SYS_WAIT, 0, 0);
         }
     }
-    if (cfg.exit == EXIT_OFF) {
-        sys(SYS_OFF, 0, 0);
+    while (cfg.exit == EXIT_HALT) {
+        sys(SYS_WAIT, 0, 0);
     }
     sys(SYS_RESET, 0, 0);
 }

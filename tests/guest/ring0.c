@@ -74,6 +74,10 @@ _Static_assert(sizeof(struct mailbox_header) <= MAILBOX_CPU_OFF, "mailbox.h");
 #define APIC_CURRENT 0x390
 #define APIC_DIVIDE  0x3e0
 
+/* registers of the generic event device, at the place the FADT of a microvm gives */
+#define GED_SLEEP 0xfea00200u
+#define GED_RESET 0xfea00202u
+
 #define SERIAL 0x3f8
 
 extern u64 gdt[];
@@ -93,10 +97,10 @@ u64 tsc_khz;
 
 static struct idt_gate idt[GUEST_VECTORS] __attribute__((aligned(4096)));
 static struct tss tss[CPU_MAX] __attribute__((aligned(128)));
-__attribute__((section(".noinit,\"aw\",@nobits#"), aligned(GUEST_KSTACK))) u8
-    kstacks[CPU_MAX][GUEST_KSTACK];
-__attribute__((section(".noinit,\"aw\",@nobits#"), aligned(4096))) u8
-    ustacks[CPU_MAX][GUEST_USTACK];
+__attribute__((section(".noinit,\"aw\",@nobits#"), aligned(GUEST_KSTACK)))
+u8 kstacks[CPU_MAX][GUEST_KSTACK];
+__attribute__((section(".noinit,\"aw\",@nobits#"), aligned(4096)))
+u8 ustacks[CPU_MAX][GUEST_USTACK];
 
 /* ---- ports, MSRs, local APIC ---- */
 
@@ -275,8 +279,8 @@ void timer_rearm(struct cpu *c)
 static void pic_start(void)
 {
     static const u16 seq[][2] = {
-        { 0x20, 0x11 }, { 0x21, VEC_PIT }, { 0x21, 4 }, { 0x21, 1 }, { 0xa0, 0x11 },
-        { 0xa1, VEC_PIT + 8 }, { 0xa1, 2 }, { 0xa1, 1 }, { 0xa1, 0xff }, { 0x21, 0xfe },
+        { 0x20, 0x11 },        { 0x21, VEC_PIT }, { 0x21, 4 }, { 0x21, 1 },    { 0xa0, 0x11 },
+        { 0xa1, VEC_PIT + 8 }, { 0xa1, 2 },       { 0xa1, 1 }, { 0xa1, 0xff }, { 0x21, 0xfe },
     };
 
     for (u32 i = 0; i < sizeof(seq) / sizeof(seq[0]); i++) {
@@ -469,7 +473,8 @@ static u64 sipi(u64 apic_id, u64 index)
 
 static u64 serial_puts(const char *s, u64 n)
 {
-    /* One string instruction is one exit where sixteen OUTs are sixteen; the FIFO holds them all. */
+    /* One string instruction is one exit where sixteen OUTs are sixteen; the FIFO holds them all.
+     */
     if (!(inb(SERIAL + 5) & 0x20)) {
         return 0;
     }
@@ -519,7 +524,10 @@ u64 sys_dispatch(u64 nr, u64 a, u64 b, struct cpu *c)
     case SYS_GETC:
         return sys_getc();
     case SYS_OFF:
-        *(volatile u8 *)0xfea00200 = 0x34;
+        *(volatile u8 *)GED_SLEEP = 0x34; /* S5, go */
+        return 0;
+    case SYS_ACPI_RESET:
+        *(volatile u8 *)GED_RESET = 0x42;
         return 0;
     case SYS_RESET:
         sys_reset();
