@@ -26,6 +26,9 @@ struct entry {
 struct savevm {
     struct vm *vm;
     GPtrArray *entries; /* in stream order */
+    /* test aid: sections, by idstr, whose save (load) is made to fail once; from FERRY_FAIL_SAVE
+     * and FERRY_FAIL_LOAD */
+    char *fail_save, *fail_load;
 };
 
 struct loaded {
@@ -53,6 +56,8 @@ struct savevm *savevm_new(struct vm *vm)
 
     s->vm = vm;
     s->entries = g_ptr_array_new_with_free_func(entry_free);
+    s->fail_save = g_strdup(g_getenv("FERRY_FAIL_SAVE"));
+    s->fail_load = g_strdup(g_getenv("FERRY_FAIL_LOAD"));
     return s;
 }
 
@@ -60,8 +65,21 @@ void savevm_free(struct savevm *s)
 {
     if (s) {
         g_ptr_array_free(s->entries, TRUE);
+        g_free(s->fail_save);
+        g_free(s->fail_load);
         g_free(s);
     }
+}
+
+/* True once for the section that a test named. */
+static bool injected(char **section, const struct entry *e, GError **err)
+{
+    if (!*section || !g_str_equal(*section, e->idstr)) {
+        return false;
+    }
+    g_clear_pointer(section, g_free);
+    error_set(err, FERRY_ERROR_HOST, "A failure was injected by the environment");
+    return true;
 }
 
 void savevm_register(struct savevm *s, const char *idstr, uint32_t instance_id,
@@ -90,13 +108,13 @@ void savevm_unregister(struct savevm *s, void *opaque)
     }
 }
 
-static bool save_entry(const struct entry *e, uint32_t section_id, struct stream_out *o,
-                       json_t *desc, GError **err)
+static bool save_entry(struct savevm *s, const struct entry *e, uint32_t section_id,
+                       struct stream_out *o, json_t *desc, GError **err)
 {
     g_autofree void *state = g_malloc0(e->vmstate->size);
     json_t *d = NULL;
 
-    if (!e->vmstate->save(e->opaque, state, err)) {
+    if (injected(&s->fail_save, e, err) || !e->vmstate->save(e->opaque, state, err)) {
         g_prefix_error(err, "Device '%s' cannot be saved: ", e->idstr);
         return false;
     }
@@ -122,7 +140,7 @@ static bool save_entry(const struct entry *e, uint32_t section_id, struct stream
 bool savevm_save(struct savevm *s, struct stream_out *o, json_t *desc, GError **err)
 {
     for (unsigned i = 0; i < s->entries->len; i++) {
-        if (!save_entry(g_ptr_array_index(s->entries, i), SECTION_ID_FIRST_DEVICE + i, o, desc,
+        if (!save_entry(s, g_ptr_array_index(s->entries, i), SECTION_ID_FIRST_DEVICE + i, o, desc,
                         err)) {
             return false;
         }
@@ -219,7 +237,8 @@ bool savevm_load_commit(struct savevm_load *l, GError **err)
         const struct entry *e = g_ptr_array_index(l->savevm->entries, i);
         const struct loaded *s = loaded_find(l, e);
 
-        if (s && !e->vmstate->load(e->opaque, s->state, s->version, err)) {
+        if (s && (injected(&l->savevm->fail_load, e, err) ||
+                  !e->vmstate->load(e->opaque, s->state, s->version, err))) {
             g_prefix_error(err, "Device '%s' cannot be loaded: ", e->idstr);
             return false;
         }
