@@ -304,14 +304,14 @@ static bool dma_transfer(struct fw_cfg *fw, uint32_t control, uint32_t length, u
     uint64_t left = fw->offset < size ? size - fw->offset : 0;
     uint64_t n = MIN(length, left);
 
+    /* the offset moves also where the transfer fails */
     if (control & DMA_READ) {
-        if (n && !dma_to_guest(fw, gpa, data + fw->offset, n)) {
-            return false;
-        }
+        data = n ? data + fw->offset : NULL;
         fw->offset += (uint32_t)n;
-        return n == length || dma_to_guest(fw, gpa + n, NULL, length - n);
+        return dma_to_guest(fw, gpa, data, n) && dma_to_guest(fw, gpa + n, NULL, length - n);
     }
     if (control & DMA_WRITE) {
+        fw->offset += (uint32_t)n;
         return length == 0; /* no item of this machine is writable */
     }
     if (control & DMA_SKIP) {

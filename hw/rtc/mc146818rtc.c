@@ -70,7 +70,7 @@ enum cmos {
     CMOS_EXTENDED_MEMORY_2 = 0x30,
     CMOS_CENTURY = 0x32,
     CMOS_MEMORY_ABOVE_16M = 0x34, /* 2 bytes, 64 KiB units */
-    CMOS_CENTURY_PS2 = 0x37,
+    CMOS_CENTURY_PS2 = 0x37, /* another name of CMOS_CENTURY */
     CMOS_MEMORY_ABOVE_4G = 0x5b, /* 3 bytes, 64 KiB units */
 };
 
@@ -227,7 +227,7 @@ static void time_to_cmos(struct rtc *rtc, int64_t seconds)
     cmos[CMOS_DAY] = encode(rtc, (unsigned)tm.tm_mday);
     cmos[CMOS_MONTH] = encode(rtc, (unsigned)tm.tm_mon + 1);
     cmos[CMOS_YEAR] = encode(rtc, year % 100);
-    cmos[CMOS_CENTURY] = cmos[CMOS_CENTURY_PS2] = encode(rtc, year / 100);
+    cmos[CMOS_CENTURY] = encode(rtc, year / 100);
 }
 
 static int64_t cmos_to_time(const struct rtc *rtc)
@@ -426,6 +426,11 @@ static void reinject(struct rtc *rtc)
 
 /* Registers */
 
+static unsigned selected_register(const struct rtc *rtc)
+{
+    return rtc->s.index == CMOS_CENTURY_PS2 ? CMOS_CENTURY : rtc->s.index;
+}
+
 static uint8_t read_c(struct rtc *rtc)
 {
     uint8_t c;
@@ -446,7 +451,7 @@ static uint8_t read_c(struct rtc *rtc)
 static uint64_t rtc_read(void *opaque, uint64_t offset, unsigned size G_GNUC_UNUSED)
 {
     struct rtc *rtc = opaque;
-    unsigned index = rtc->s.index;
+    unsigned index = selected_register(rtc);
     int64_t now;
 
     if (offset == 0) {
@@ -461,7 +466,6 @@ static uint64_t rtc_read(void *opaque, uint64_t offset, unsigned size G_GNUC_UNU
     case CMOS_MONTH:
     case CMOS_YEAR:
     case CMOS_CENTURY:
-    case CMOS_CENTURY_PS2:
         if (!held(rtc)) {
             time_to_cmos(rtc, floor_seconds(time_ns(rtc)));
         }
@@ -541,7 +545,7 @@ static void rtc_write(void *opaque, uint64_t offset, uint64_t value64, unsigned 
 {
     struct rtc *rtc = opaque;
     uint8_t value = (uint8_t)value64;
-    unsigned index = rtc->s.index;
+    unsigned index = selected_register(rtc);
 
     if (offset == 0) {
         rtc->s.index = value & CMOS_LOOSE;
@@ -564,10 +568,6 @@ static void rtc_write(void *opaque, uint64_t offset, uint64_t value64, unsigned 
     case CMOS_YEAR:
     case CMOS_CENTURY:
         write_time(rtc, index, value);
-        break;
-    case CMOS_CENTURY_PS2:
-        write_time(rtc, CMOS_CENTURY, value);
-        rtc->s.cmos[index] = value;
         break;
     case CMOS_A:
         write_a(rtc, value);
