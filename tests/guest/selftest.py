@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from guest_mailbox import DEFINES, Mailbox, check, file_offset
+from guest_mailbox import DEFINES, MASK, Mailbox, check, file_offset, mix
 
 ARGS = None
 
@@ -439,6 +439,54 @@ def case_devlost(tmp):
                 vm.line("DEV ok", 5, start + len(m.group(0)))
     finally:
         vm.end()
+
+
+def case_streamlost(tmp):
+    """vCPU state changed on its way through a saved stream is reported, each by its name."""
+    path = os.path.join(tmp, "stream")
+    append = "report=200 devstate=1 devms=100 apf=0"
+    src = Vm(tmp, append, mem=16)
+    try:
+        src.line("READY")
+        src.line("DEV ok n=2")
+        src.cmd("stop")
+        src.cmd("migrate", uri="exec:cat > " + path)
+        wait_for("completed", lambda: src.cmd("query-migrate")["status"] == "completed")
+    finally:
+        src.end()
+    with open(path, "rb") as f:
+        stream = f.read()
+    tail = len(stream) - (64 << 10)  # device state is behind the memory, numbers are big endian
+
+    def value(i, high=0):
+        """The x87 or SSE register `i` of whatever generation is in the stream; see devstate.c."""
+        for gen in range(1, 1 << 20):
+            v = mix((gen << 20 | i) * 0x9B05688C1F83D9AB & MASK) | high
+            at = stream.find(v.to_bytes(8, "big"), tail)
+            if at >= 0:
+                return at
+        return -1
+
+    def constant(v):
+        return stream.find(v.to_bytes(8, "big"), tail)
+
+    places = (("fpu", value(16 + 5)), ("fpu", value(32 + 15)), ("fpu", value(4, 1 << 63)),
+              ("msr", constant(0x7FFF12345000)), ("msr", constant(0x523456789000)),
+              ("dr", constant(0x44440000)))
+    for item, at in places:
+        if at < 0:
+            raise Failure("State of %s is not in the stream" % item)
+        with open(path + ".bad", "wb") as f:
+            f.write(stream[:at + 5] + bytes([stream[at + 5] ^ 0x10]) + stream[at + 6:])
+        dst = Vm(tmp, append, mem=16, incoming="exec:cat %s.bad" % path, vmm=ARGS.dest_vmm)
+        try:
+            wait_for("loaded stream", lambda: dst.cmd("query-status")["status"] == "paused")
+            dst.cmd("cont")
+            m = dst.line("DEV bad.* %s:" % item, 5)
+            if ARGS.verbose:
+                print("   ", m.group(0).strip())
+        finally:
+            dst.end()
 
 
 def case_bootrom(tmp):
