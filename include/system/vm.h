@@ -28,6 +28,7 @@ struct qtest;
 struct savevm;
 struct vcpu;
 struct vm_clock;
+struct vm_config;
 
 /* RunState (RUN_STATE_RUNNING, ...) and ShutdownCause (SHUTDOWN_CAUSE_GUEST_RESET, ...) come from
  * the schema. */
@@ -52,6 +53,7 @@ struct vm {
     unsigned vcpu_count;
 
     /* what the command line said */
+    const struct vm_config *config; /* of the machine; borrowed, NULL in unit tests */
     char *name;       /* NULL: none */
     uint8_t uuid[16]; /* textual byte order */
     bool uuid_set;
