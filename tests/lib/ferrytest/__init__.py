@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+What the tests of whole Ferry processes are written with. Python's standard library only.
+
+    case.py       TestCase: temporary folders, cleaning up, logs when a case fails
+    deadline.py   waiting: every wait has a deadline
+    machine.py    Ferry: a VMM process with its sockets and files
+    qmp.py        Qmp: a QMP client
+    qtest.py      QTest: a qtest client
+    guest.py      Guest: what the workload guest says on its serial port and in its mailbox
+    relay.py      Relay: a link between two processes that can be cut, stalled and slowed down
+    migrate.py    moving a guest from one Ferry to another
+
+Environment: FERRY_BINARY, FERRY_BUILD_DIR and FERRY_SOURCE_DIR come from tests/run.
+FERRY_TEST_TIMEOUT_FACTOR multiplies every deadline (sanitized builds: 4 unless set).
+FERRY_TEST_KEEP=1 keeps the temporary folders.
+"""
+
+from .case import TestCase
+from .deadline import DEADLINE, Timeout, scaled, wait_for
+from .guest import Guest
+from .machine import QEMU, Ferry, ferry_binary, have_kvm, is_sanitized
+from .qmp import Qmp, QmpError
+from .qtest import QTest, QTestError
+from .relay import Relay
+
+__all__ = ["DEADLINE", "Ferry", "Guest", "QEMU", "QTest", "QTestError", "Qmp", "QmpError", "Relay",
+           "TestCase", "Timeout", "ferry_binary", "have_kvm", "is_sanitized", "scaled", "wait_for"]

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A link that can fail: connections to the relay are passed on to a target, byte for byte, until the
+test says otherwise.
+
+Directions: "fwd" from who connected to the target (the migration stream), "ret" back.
+
+    relay = Relay(case, target)         target: a unix socket's path, or (host, port)
+    relay.uri                           where to connect instead of the target
+    relay.cut()                         both ends see the connection close, now
+    relay.cut_after(fwd=1000)           the same once so many bytes have been passed on
+    relay.stall("fwd") / relay.resume() nothing is passed on, the connections stay
+    relay.throttle(1 << 20)             bytes a second in each direction
+    relay.chop(7)                       at most so many bytes at a time
+"""
+
+import os
+import select
+import socket
+import struct
+import threading
+import time
+
+from .deadline import wait_for
+
+CHUNK = 1 << 16
+DIRECTIONS = ("fwd", "ret")
+
+
+class _Pipe(threading.Thread):
+    """One direction of one connection."""
+
+    def __init__(self, relay, direction, source, sink):
+        super().__init__(daemon=True, name=f"relay-{direction}")
+        self.relay = relay
+        self.direction = direction
+        self.source = source
+        self.sink = sink
+
+    def run(self):
+        try:
+            while self._step():
+                pass
+        except (OSError, ValueError):
+            pass
+        try:
+            self.sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def _step(self):
+        relay = self.relay
+        if not relay._flow(self.direction):
+            return not relay.closed
+        ready = select.select([self.source], [], [], 0.05)[0]
+        if not ready or not relay._flow(self.direction):
+            return not relay.closed
+        allowed = relay._allowance(self.direction)
+        if allowed == 0:
+            relay.cut()
+            return False
+        data = self.source.recv(min(allowed, relay.chunk))
+        if not data:
+            return False
+        start = time.monotonic()
+        self.sink.sendall(data)
+        relay._passed(self.direction, len(data))
+        if relay.rate:
+            time.sleep(max(0, len(data) / relay.rate - (time.monotonic() - start)))
+        return True
+
+
+class Relay:
+    def __init__(self, case, target, tcp=False):
+        self.target = target
+        self.closed = False
+        self.chunk = CHUNK
+        self.rate = None
+        self.reset = False
+        self.passed = {d: 0 for d in DIRECTIONS}
+        self.connections = 0
+        self._limits = {d: None for d in DIRECTIONS}
+        self._stalled = set()
+        self._lock = threading.Lock()
+        self._sockets = []
+        self._all = []
+        if tcp:
+            self.listener = socket.create_server(("127.0.0.1", 0))
+            self.uri = f"tcp:127.0.0.1:{self.listener.getsockname()[1]}"
+        else:
+            path = case.path(f"relay{id(self):x}")
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.listener.bind(path)
+            self.uri = f"unix:{path}"
+        self.listener.listen(32)
+        threading.Thread(target=self._serve, daemon=True, name="relay").start()
+        case.addCleanup(self.close)
+
+    # ---- faults ----
+
+    def cut(self, reset=False):
+        """Closes every connection; with reset, TCP ends see a reset and bytes under way are lost."""
+        with self._lock:
+            sockets, self._sockets = self._sockets, []
+        for sock in sockets:
+            try:
+                if reset:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    sock.close()
+                else:
+                    sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def cut_after(self, fwd=None, ret=None):
+        with self._lock:
+            self._limits = {"fwd": fwd, "ret": ret}
+
+    def stall(self, *directions):
+        self._stalled |= set(directions or DIRECTIONS)
+
+    def resume(self):
+        self._stalled = set()
+
+    def throttle(self, rate):
+        self.rate = rate
+        self.chunk = max(1, min(CHUNK, rate // 50)) if rate else CHUNK
+
+    def chop(self, length):
+        self.chunk = length
+
+    def wait_passed(self, count, direction="fwd", timeout=None):
+        wait_for(f"{count} bytes through the relay", lambda: self.passed[direction] >= count, timeout)
+
+    def wait_connected(self, timeout=None):
+        wait_for("connection through the relay", lambda: self.connections > 0, timeout)
+
+    def close(self):
+        self.closed = True
+        self.listener.close()
+        self.cut()
+        for sock in self._all:
+            sock.close()
+        if self.uri.startswith("unix:"):
+            try:
+                os.unlink(self.uri[5:])
+            except FileNotFoundError:
+                pass
+
+    # ---- for the threads ----
+
+    def _flow(self, direction):
+        if direction in self._stalled:
+            time.sleep(0.005)
+            return False
+        return not self.closed
+
+    def _allowance(self, direction):
+        with self._lock:
+            limit = self._limits[direction]
+        return CHUNK if limit is None else max(0, limit - self.passed[direction])
+
+    def _passed(self, direction, count):
+        with self._lock:
+            self.passed[direction] += count
+            limit = self._limits[direction]
+            reached = limit is not None and self.passed[direction] >= limit
+        if reached:
+            self.cut()
+
+    def _serve(self):
+        while not self.closed:
+            try:
+                if not select.select([self.listener], [], [], 0.1)[0]:
+                    continue
+                near = self.listener.accept()[0]
+                far = self._connect()
+            except (OSError, ValueError):
+                if self.closed:
+                    return
+                continue
+            for sock in (near, far):
+                if sock.family != socket.AF_UNIX:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                self._sockets += [near, far]
+                self._all += [near, far]
+                self.connections += 1
+            _Pipe(self, "fwd", near, far).start()
+            _Pipe(self, "ret", far, near).start()
+
+    def _connect(self):
+        if isinstance(self.target, str):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(self.target)
+            return sock
+        return socket.create_connection(self.target)
