@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * RAM on the way out and in, through memory, with a fake accelerator whose dirty log the test
+ * writes: what is sent, what is not, what a second round brings, and everything a peer may get
+ * wrong.
+ */
+#include <string.h>
+#include <sys/mman.h>
+
+#include "accel/accel.h"
+#include "migration/ram/load.h"
+#include "migration/ram/pages.h"
+#include "migration/ram/save.h"
+#include "migration/stream/format.h"
+#include "system/vm-init.h"
+#include "util/bitmap.h"
+#include "util/error.h"
+
+#define PAGES 8192u /* two chunks */
+
+/* The guest's writes since the last sync, and which pages were re-armed before they were read. */
+struct fake {
+    struct accel accel;
+    unsigned long *dirty;
+    unsigned clears;
+};
+
+static struct fake *fake_of(struct vm *vm)
+{
+    return (struct fake *)(void *)vm->accel;
+}
+
+static bool fake_start(struct vm *vm, GError **err)
+{
+    (void)vm;
+    (void)err;
+    return true;
+}
+
+static void fake_stop(struct vm *vm)
+{
+    (void)vm;
+}
+
+static bool fake_sync(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err)
+{
+    (void)err;
+    if (block->index == 0) {
+        bitmap_or(bitmap, fake_of(vm)->dirty, PAGES);
+        memset(fake_of(vm)->dirty, 0, PAGES / 8);
+    }
+    return true;
+}
+
+static void fake_clear(struct vm *vm, struct ram_block *block, uint64_t first, uint64_t pages)
+{
+    (void)block;
+    g_assert_cmpuint(first % 64, ==, 0);
+    g_assert_cmpuint(pages, >, 0);
+    fake_of(vm)->clears++;
+}
+
+static const struct accel_ops fake_ops = { .name = "fake",
+                                           .dirty_start = fake_start,
+                                           .dirty_stop = fake_stop,
+                                           .dirty_sync = fake_sync,
+                                           .dirty_clear = fake_clear };
+
+struct fixture {
+    struct vm *vm;
+    struct fake fake;
+    struct ram_block *ram, *rom;
+    GByteArray *bytes;
+    struct stream_out *o;
+};
+
+static void set_up(struct fixture *f, gconstpointer share)
+{
+    struct ram_backing backing = { .type = RAM_ANON,
+                                   .share = share != NULL,
+                                   .madvise_merge = -1,
+                                   .madvise_hugepage = 0,
+                                   .madvise_dump = -1 };
+
+    f->vm = vm_new();
+    f->fake.accel.ops = &fake_ops;
+    f->fake.dirty = bitmap_new(PAGES);
+    f->vm->accel = &f->fake.accel;
+    f->ram = ram_block_new(f->vm->memory, "ram0", PAGES * TARGET_PAGE_SIZE, 0, &backing, NULL);
+    backing.share = false;
+    f->rom = ram_block_new(f->vm->memory, "rom", 2 * TARGET_PAGE_SIZE, 8 * TARGET_PAGE_SIZE,
+                           &backing, NULL);
+    g_assert_nonnull(f->ram);
+    g_assert_nonnull(f->rom);
+    f->bytes = g_byte_array_new();
+    f->o = out_new_memory(f->bytes);
+    vm_unlock(f->vm);
+}
+
+static void tear_down(struct fixture *f, gconstpointer data)
+{
+    (void)data;
+    out_free(f->o);
+    g_byte_array_unref(f->bytes);
+    g_free(f->fake.dirty);
+    /* the fake is no accelerator that vm_free() could end: only its memory is of interest here */
+    memory_free(f->vm->memory);
+    g_free(f->vm);
+}
+
+/* The payloads of all ram sections in `bytes`, read as a destination does. */
+static bool load(struct fixture *f, GError **err)
+{
+    struct stream_in *in = in_new_memory(f->bytes->data, f->bytes->len);
+    struct ram_load *rl = ram_load_new(f->vm, false);
+    bool ok = true;
+    uint8_t type;
+
+    while (ok && in_u8(in, &type, NULL)) {
+        ok = in_skip(in, type == STREAM_SECTION_START ? 4 + 1 + 3 + 4 + 4 : 4, err) &&
+             ram_load_section(rl, in, err) && in_skip(in, 5, err);
+    }
+    ram_load_free(rl);
+    in_free(in);
+    return ok;
+}
+
+static void start(struct fixture *f, struct ram_save **rs, bool zeroed)
+{
+    struct ram_save_config config = { .zeroed = zeroed };
+
+    *rs = ram_save_new(f->vm);
+    g_assert_true(ram_save_start_tracking(*rs, NULL));
+    ram_save_setup(*rs, &config, f->o);
+}
+
+static bool resident(struct fixture *f, unsigned page)
+{
+    unsigned char vec;
+
+    g_assert_cmpint(mincore(f->ram->host + page * TARGET_PAGE_SIZE, TARGET_PAGE_SIZE, &vec), ==, 0);
+    return vec & 1;
+}
+
+static void test_rounds(struct fixture *f, gconstpointer data)
+{
+    struct ram_save *rs;
+    struct ram_save_stats s;
+
+    (void)data;
+    memset(f->ram->host + 5 * TARGET_PAGE_SIZE, 'a', TARGET_PAGE_SIZE);
+    memset(f->ram->host + 5000 * TARGET_PAGE_SIZE, 'b', TARGET_PAGE_SIZE);
+    f->ram->host[6 * TARGET_PAGE_SIZE] = 0; /* touched, and zero */
+    start(f, &rs, true);
+    g_assert_true(ram_save_section(rs, f->o, UINT64_MAX, false));
+    ram_save_get_stats(rs, &s);
+    g_assert_cmpuint(s.normal_pages, ==, 2);
+    g_assert_cmpuint(s.zero_pages, ==, PAGES - 2 + 2);
+    g_assert_cmpuint(s.remaining_pages, ==, 0);
+    g_assert_cmpuint(f->fake.clears, ==, 3); /* each chunk once */
+    g_assert_false(resident(f, 100));        /* never touched, never read */
+    g_assert_cmpuint(f->o->bytes, <, 2 * 4096 + 300);
+
+    /* the guest writes two pages, the VMM a third; one of them becomes zero */
+    memset(f->ram->host + 5 * TARGET_PAGE_SIZE, 0, TARGET_PAGE_SIZE);
+    memset(f->ram->host + 7 * TARGET_PAGE_SIZE, 'c', TARGET_PAGE_SIZE);
+    bitmap_set(f->fake.dirty, 5);
+    bitmap_set(f->fake.dirty, 7);
+    ram_block_mark_dirty(f->ram, 5000 * TARGET_PAGE_SIZE + 4095, 2);
+    g_assert_true(ram_save_sync(rs, NULL));
+    g_assert_cmpuint(ram_save_remaining(rs), ==, 4); /* 5000 and 5001 */
+    g_assert_true(ram_save_section(rs, f->o, UINT64_MAX, true));
+    ram_save_get_stats(rs, &s);
+    g_assert_cmpuint(s.normal_pages, ==, 4);
+    g_assert_cmpuint(s.dirtied_last, ==, 4);
+    ram_save_free(rs);
+    g_assert_true(out_flush(f->o, NULL));
+
+    /* the stream alone makes the same memory */
+    g_autofree uint8_t *copy = g_memdup2(f->ram->host, PAGES * TARGET_PAGE_SIZE);
+    GError *err = NULL;
+
+    memset(f->ram->host, 0, PAGES * TARGET_PAGE_SIZE);
+    g_assert_true(load(f, &err));
+    g_assert_no_error(err);
+    g_assert_cmpint(memcmp(f->ram->host, copy, PAGES * TARGET_PAGE_SIZE), ==, 0);
+}
+
+static void test_untouched_are_named_for_others(struct fixture *f, gconstpointer data)
+{
+    struct ram_save *rs;
+
+    (void)data;
+    start(f, &rs, false);
+    g_assert_true(ram_save_section(rs, f->o, UINT64_MAX, true));
+    g_assert_cmpuint(f->o->bytes, >, PAGES * 9); /* word and fill byte for every page */
+    g_assert_false(resident(f, 100));            /* and yet none was read */
+    ram_save_free(rs);
+}
+
+static void test_slices(struct fixture *f, gconstpointer data)
+{
+    struct ram_save *rs;
+    unsigned slices = 1;
+
+    (void)data;
+    memset(f->ram->host, 'x', PAGES * TARGET_PAGE_SIZE);
+    start(f, &rs, true);
+    while (!ram_save_section(rs, f->o, 100000, false)) {
+        slices++;
+    }
+    g_assert_cmpuint(slices, >, 300);
+    ram_save_free(rs);
+    g_assert_true(out_flush(f->o, NULL));
+    memset(f->ram->host, 0, PAGES * TARGET_PAGE_SIZE);
+    g_assert_true(load(f, NULL));
+    g_assert_cmpint(f->ram->host[PAGES * TARGET_PAGE_SIZE - 1], ==, 'x');
+}
+
+static void test_zeroing(struct fixture *f, gconstpointer data)
+{
+    (void)data;
+    f->ram->host[3 * TARGET_PAGE_SIZE + 4095] = 1;
+    f->ram->host[8000 * TARGET_PAGE_SIZE] = 1;
+    ram_block_zero(f->ram);
+    g_assert_cmpint(f->ram->host[3 * TARGET_PAGE_SIZE + 4095], ==, 0);
+    g_assert_cmpint(f->ram->host[8000 * TARGET_PAGE_SIZE], ==, 0);
+    g_assert_false(resident(f, 4000));
+}
+
+static void test_zero_page(void)
+{
+    uint8_t page[TARGET_PAGE_SIZE] __attribute__((aligned(64))) = { 0 };
+
+    g_assert_true(page_is_zero(page));
+    for (unsigned i = 0; i < sizeof(page); i++) {
+        page[i] = 1;
+        g_assert_false(page_is_zero(page));
+        page[i] = 0;
+    }
+}
+
+/* One record in a section of its own; must be refused with this text. */
+static void bad_record(struct fixture *f, uint64_t word, const char *name, const char *text)
+{
+    GError *err = NULL;
+
+    g_byte_array_set_size(f->bytes, 0);
+    out_u8(f->o, STREAM_SECTION_PART);
+    out_be32(f->o, 1);
+    out_be64(f->o, word);
+    if (name) {
+        out_pstr(f->o, name);
+    }
+    for (int i = 0; i < 600; i++) {
+        out_be64(f->o, 0);
+    }
+    g_assert_true(out_flush(f->o, NULL));
+    g_assert_false(load(f, &err));
+    g_assert_error(err, FERRY_ERROR, FERRY_ERROR_PEER);
+    if (!strstr(err->message, text)) {
+        g_error("'%s' lacks '%s'", err->message, text);
+    }
+    g_clear_error(&err);
+}
+
+static void test_bad_records(struct fixture *f, gconstpointer data)
+{
+    const uint64_t end = PAGES * TARGET_PAGE_SIZE;
+
+    (void)data;
+    bad_record(f, end | RAM_FLAG_PAGE, "ram0", "Illegal RAM offset 0x2000000 in block 'ram0'");
+    bad_record(f, (UINT64_MAX & TARGET_PAGE_MASK) | RAM_FLAG_PAGE, "ram0", "Illegal RAM offset");
+    bad_record(f, 2 * TARGET_PAGE_SIZE | RAM_FLAG_ZERO, "rom",
+               "Illegal RAM offset"); /* below its maximum, past its length */
+    bad_record(f, RAM_FLAG_PAGE, "nobody", "Can't find block nobody");
+    bad_record(f, RAM_FLAG_PAGE | RAM_FLAG_CONTINUE, NULL, "bad migration stream");
+    bad_record(f, RAM_FLAG_COMPRESS, NULL, "compressed page");
+    bad_record(f, RAM_FLAG_MULTIFD, NULL, "Unknown combination of migration flags: 0x200");
+    bad_record(f, RAM_FLAG_XBZRLE, NULL, "Unknown combination");
+    bad_record(f, RAM_FLAG_MEM_SIZE | TARGET_PAGE_SIZE, "nobody", "Unknown ramblock \"nobody\"");
+}
+
+static void bad_list(struct fixture *f, uint64_t total, const char *name, uint64_t length,
+                     const char *text)
+{
+    GError *err = NULL;
+
+    g_byte_array_set_size(f->bytes, 0);
+    out_u8(f->o, STREAM_SECTION_PART);
+    out_be32(f->o, 1);
+    out_be64(f->o, total | RAM_FLAG_MEM_SIZE);
+    out_pstr(f->o, name);
+    out_be64(f->o, length);
+    g_assert_true(out_flush(f->o, NULL));
+    g_assert_false(load(f, &err));
+    if (!strstr(err->message, text)) {
+        g_error("'%s' lacks '%s'", err->message, text);
+    }
+    g_clear_error(&err);
+}
+
+static void test_bad_lists(struct fixture *f, gconstpointer data)
+{
+    const uint64_t all = PAGES * TARGET_PAGE_SIZE;
+
+    (void)data;
+    bad_list(f, all, "ram0", all / 2, "Length mismatch: ram0");
+    bad_list(f, all, "ram0", all + 4096, "Length mismatch");
+    bad_list(f, 4096, "ram0", all, "longer than their total");
+    bad_list(f, all, "rom", 9 * TARGET_PAGE_SIZE, "Length mismatch: rom"); /* above its maximum */
+    bad_list(f, all, "rom", 100, "Length mismatch");
+    bad_list(f, all, "rom", 0, "Length mismatch");
+    bad_list(f, all, "ram0", UINT64_MAX & TARGET_PAGE_MASK, "Length mismatch");
+}
+
+static void test_resizable(struct fixture *f, gconstpointer data)
+{
+    (void)data;
+    g_byte_array_set_size(f->bytes, 0);
+    out_u8(f->o, STREAM_SECTION_PART);
+    out_be32(f->o, 1);
+    out_be64(f->o, (4 * TARGET_PAGE_SIZE) | RAM_FLAG_MEM_SIZE);
+    out_pstr(f->o, "rom");
+    out_be64(f->o, 4 * TARGET_PAGE_SIZE);
+    out_be64(f->o, (3 * TARGET_PAGE_SIZE) | RAM_FLAG_ZERO);
+    out_pstr(f->o, "rom");
+    out_u8(f->o, 'z');
+    out_be64(f->o, RAM_FLAG_EOS);
+    out_be32(f->o, 0);
+    out_u8(f->o, 0);
+    g_assert_true(out_flush(f->o, NULL));
+    g_assert_true(load(f, NULL));
+    g_assert_cmpuint(f->rom->used_length, ==, 4 * TARGET_PAGE_SIZE);
+    g_assert_cmpint(f->rom->host[3 * TARGET_PAGE_SIZE + 17], ==, 'z');
+}
+
+#define CASE(path, fn, arg) g_test_add(path, struct fixture, arg, set_up, fn, tear_down)
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    CASE("/ram/rounds/private", test_rounds, NULL);
+    CASE("/ram/rounds/shared", test_rounds, "share");
+    CASE("/ram/untouched-are-named-for-others", test_untouched_are_named_for_others, NULL);
+    CASE("/ram/untouched-are-named-for-others/shared", test_untouched_are_named_for_others,
+         "share");
+    CASE("/ram/slices", test_slices, NULL);
+    CASE("/ram/zeroing", test_zeroing, NULL);
+    CASE("/ram/zeroing/shared", test_zeroing, "share");
+    g_test_add_func("/ram/zero-page", test_zero_page);
+    CASE("/ram/bad-records", test_bad_records, NULL);
+    CASE("/ram/bad-lists", test_bad_lists, NULL);
+    CASE("/ram/resizable", test_resizable, NULL);
+    return g_test_run();
+}
