@@ -55,7 +55,6 @@ struct qtest {
     struct vm *vm;
     struct chardev *chr;
     FILE *log;
-    bool log_is_ours;
     int64_t opened_us;
 
     GByteArray *input; /* what was received and is not handled */
@@ -649,15 +648,10 @@ static const struct chardev_frontend qtest_frontend = {
 
 static bool open_log(struct qtest *q, const char *log, GError **err)
 {
-    if (log && g_str_equal(log, "none")) {
-        return true;
-    }
-    if (!log) {
-        q->log = stderr;
+    if (!log || g_str_equal(log, "none")) {
         return true;
     }
     q->log = fopen(log, "we");
-    q->log_is_ours = true;
     if (!q->log) {
         error_set_errno(err, FERRY_ERROR_HOST, errno, "Could not open the qtest log '%s'", log);
     }
@@ -691,7 +685,7 @@ void qtest_free(struct vm *vm)
     if (q->chr) {
         chardev_detach(q->chr);
     }
-    if (q->log && q->log_is_ours) {
+    if (q->log) {
         fclose(q->log);
     }
     g_byte_array_unref(q->input);

@@ -14,9 +14,9 @@ struct vm;
 
 /*
  * Serves qtest on a chardev (borrowed, must exist until qtest_free()) and sets vm->qtest. `log` is
- * a file that records the dialogue; NULL: stderr; "none": nowhere. Call it after the machine is
- * built, because a client may speak at once. HOST error when the log cannot be opened, USER when
- * the chardev is in use.
+ * a file that records the dialogue; NULL and "none": there is no such file. Call it after the
+ * machine is built, because a client may speak at once. HOST error when the log cannot be opened,
+ * USER when the chardev is in use.
  */
 bool qtest_start(struct vm *vm, struct chardev *chr, const char *log, GError **err);
 /* Ends it; nothing happens when vm->qtest is NULL. The chardev must still exist. */
