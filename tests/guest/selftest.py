@@ -53,6 +53,7 @@ class Vm:
     """A running VMM with its serial output, QMP and, if `shm`, its memory as a Mailbox."""
 
     count = 0
+    running = []
 
     def __init__(self, tmp, append="", mem=32, smp=1, shm=True, incoming=None, bios=None, vmm=None,
                  machine="pit=on,pic=on,rtc=on,isa-serial=on", cpu=None, extra=()):
@@ -82,7 +83,7 @@ class Vm:
         argv += list(extra)
         self.err = open(self.name + ".err", "w+b")
         self.proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.err, stderr=self.err)
-        self.qmp = None
+        Vm.running.append(self)
         self.qmp = wait_for("QMP socket", lambda: self._dead() or connect(self.name + ".qmp"))
         self.qmp_file = self.qmp.makefile("rw")
         json.loads(self.qmp_file.readline())
@@ -470,7 +471,7 @@ def case_streamlost(tmp):
     def constant(v):
         return stream.find(v.to_bytes(8, "big"), tail)
 
-    places = (("fpu", value(16 + 5)), ("fpu", value(32 + 15)), ("fpu", value(4, 1 << 63)),
+    places = (("fpu", value(16 + 5)), ("fpu", value(32 + 15)), ("fpu", value(0, 1 << 63)),
               ("msr", constant(0x7FFF12345000)), ("msr", constant(0x523456789000)),
               ("dr", constant(0x44440000)))
     for item, at in places:
@@ -545,6 +546,9 @@ def main():
             failed += 1
             print("FAIL %-12s %s" % (name, e), flush=True)
         finally:
+            for vm in Vm.running:  # what a failure left behind
+                vm.end()
+            Vm.running.clear()
             if ARGS.keep:
                 print("     logs in", tmp)
             else:
