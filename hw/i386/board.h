@@ -68,6 +68,9 @@ void kernel_add_cmdline(struct board *board);
 /* Where an initrd of this size goes: as high as it may, page aligned. */
 bool kernel_place_initrd(struct board *board, uint64_t highest, GError **err);
 
+/* microvm-fdt.c: the device tree, when all slots are filled */
+void microvm_add_fdt(struct board *board);
+
 /* load-elf.c: an ELF kernel with a PVH entry point */
 bool elf_kernel_is(GBytes *file);
 bool elf_kernel_load(struct board *board, GBytes *file, GError **err);

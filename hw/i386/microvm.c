@@ -4,9 +4,9 @@
  * include/hw/i386/microvm.h; its parts are built here, in this order: firmware and RAM (the maps
  * are constant from then on), fw_cfg, interrupt controllers, the other devices, the kernel.
  *
- * Two things wait for the first reset, because -device may still fill virtio slots after
- * microvm_build(): the ACPI tables and the kernel's command line, and with them the sealing of
- * fw_cfg. The first reset comes before the guest runs and before a stream comes in.
+ * Some things wait for the first reset, because -device may still fill virtio slots after
+ * microvm_build(): the ACPI tables, the device tree and the kernel's command line, and with them
+ * the sealing of fw_cfg. The first reset comes before the guest runs and before a stream comes in.
  *
  * Failure of microvm_build() leaves parts behind, which board_free() and vm_free() take away.
  */
@@ -259,6 +259,7 @@ static void board_finish(struct board *board)
         /* growing a few pages of reserved address space: only a host without memory refuses */
         g_error("ACPI tables: %s", err->message);
     }
+    microvm_add_fdt(board);
     fw_cfg_seal(board->fw_cfg);
 }
 

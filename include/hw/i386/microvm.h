@@ -20,6 +20,7 @@ struct vm;
 
 #define MICROVM_SERIAL_PORT 0x3f8
 #define MICROVM_SERIAL_IRQ  4
+#define MICROVM_RTC_PORT    0x70
 #define MICROVM_RTC_IRQ     8
 #define MICROVM_GED_IRQ     9
 
