@@ -125,7 +125,9 @@ static bool request_parse(struct monitor *mon, json_t *message, struct request *
         bool oob = mon->oob && !strcmp(key, "exec-oob");
 
         if (oob || !strcmp(key, "execute")) {
-            if (!json_is_string(value)) {
+            const char *command = qapi_json_get_string(value);
+
+            if (!command) {
                 return request_refuse(err, key, "must be a string");
             }
             if (request->command) {
@@ -133,7 +135,7 @@ static bool request_parse(struct monitor *mon, json_t *message, struct request *
                           oob ? "exec-oob" : "execute", oob ? "execute" : "exec-oob");
                 return false;
             }
-            request->command = json_string_value(value);
+            request->command = command;
             request->oob = oob;
         } else if (!strcmp(key, "arguments")) {
             if (!json_is_object(value)) {

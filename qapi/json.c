@@ -421,6 +421,14 @@ char *qapi_json_dump(json_t *json, bool pretty)
     return g_steal_pointer(&text);
 }
 
+const char *qapi_json_get_string(json_t *json)
+{
+    const char *text = json_string_value(json);
+
+    /* large integers begin with a NUL; text of others with one inside cannot be used either */
+    return text && strlen(text) == json_string_length(json) ? text : NULL;
+}
+
 json_t *qapi_json_uint64(uint64_t value)
 {
     char text[24] = "";

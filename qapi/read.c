@@ -73,19 +73,10 @@ static bool wrong_value(const struct path *path, const char *expected, GError **
     return false;
 }
 
-/* The text of a JSON string; NULL for anything else, also for large integers (see qapi/json.h). */
-static const char *string_of(json_t *json)
-{
-    if (!json_is_string(json) || strlen(json_string_value(json)) != json_string_length(json)) {
-        return NULL;
-    }
-    return json_string_value(json);
-}
-
 static bool read_bool(const struct path *path, json_t *json, bool *out, GError **err)
 {
     if (path->flags & QAPI_READ_KEYVAL) {
-        const char *text = string_of(json);
+        const char *text = qapi_json_get_string(json);
         bool on = text && (!strcmp(text, "on") || !strcmp(text, "yes") || !strcmp(text, "true") ||
                            !strcmp(text, "y"));
 
@@ -149,7 +140,7 @@ static bool read_unsigned(const struct path *path, const struct qapi_type *type,
                           void *out, GError **err)
 {
     uint64_t value;
-    const char *text = string_of(json);
+    const char *text = qapi_json_get_string(json);
 
     if (path->flags & QAPI_READ_KEYVAL) {
         if (!text || !parse_keyval_uint(type, text, &value)) {
@@ -188,7 +179,7 @@ static bool read_signed(const struct path *path, const struct qapi_type *type, j
     int64_t value;
 
     if (path->flags & QAPI_READ_KEYVAL) {
-        const char *text = string_of(json);
+        const char *text = qapi_json_get_string(json);
         char *end = NULL;
 
         errno = 0;
@@ -227,7 +218,7 @@ static bool read_number(const struct path *path, json_t *json, double *out, GErr
     uint64_t large;
 
     if (path->flags & QAPI_READ_KEYVAL) {
-        const char *text = string_of(json);
+        const char *text = qapi_json_get_string(json);
         char *end = NULL;
         double value = text ? g_ascii_strtod(text, &end) : 0;
 
@@ -251,7 +242,7 @@ static bool read_number(const struct path *path, json_t *json, double *out, GErr
 static bool read_enum(const struct path *path, const struct qapi_type *type, json_t *json, int *out,
                       GError **err)
 {
-    const char *text = string_of(json);
+    const char *text = qapi_json_get_string(json);
 
     if (!text) {
         return wrong_type(path, "string", err);
@@ -345,15 +336,15 @@ static bool kind_accepts(const struct path *path, const struct qapi_type *type, 
 
     switch (type->kind) {
     case QAPI_KIND_BOOL:
-        return keyval ? string_of(json) != NULL : json_is_boolean(json);
+        return keyval ? qapi_json_get_string(json) != NULL : json_is_boolean(json);
     case QAPI_KIND_INT:
-        return keyval ? string_of(json) != NULL : qapi_json_get_uint64(json, &large);
+        return keyval ? qapi_json_get_string(json) != NULL : qapi_json_get_uint64(json, &large);
     case QAPI_KIND_NUMBER:
-        return keyval ? string_of(json) != NULL
+        return keyval ? qapi_json_get_string(json) != NULL
                       : json_is_number(json) || qapi_json_get_uint64(json, &large);
     case QAPI_KIND_STR:
     case QAPI_KIND_ENUM:
-        return string_of(json) != NULL;
+        return qapi_json_get_string(json) != NULL;
     case QAPI_KIND_NULL:
         return json_is_null(json);
     case QAPI_KIND_OBJECT:
@@ -435,10 +426,10 @@ static bool read_value(const struct path *path, const struct qapi_type *type, js
     case QAPI_KIND_NUMBER:
         return read_number(path, json, out, err);
     case QAPI_KIND_STR:
-        if (!string_of(json)) {
+        if (!qapi_json_get_string(json)) {
             return wrong_type(path, "string", err);
         }
-        *(char **)out = g_strdup(json_string_value(json));
+        *(char **)out = g_strdup(qapi_json_get_string(json));
         return true;
     case QAPI_KIND_ANY:
         *(json_t **)out = json_incref(json);

@@ -45,6 +45,10 @@ json_t *qapi_json_parse(const char *text, GError **err);
 /* One line, or indented by four spaces; ASCII only, no newline at the end. g_free() the result. */
 char *qapi_json_dump(json_t *json, bool pretty);
 
+/* The text of a string, NULL for anything else; use it for values from clients instead of
+ * json_string_value(), which would see an empty string in a large integer. */
+const char *qapi_json_get_string(json_t *json);
+
 /* An integer that may exceed INT64_MAX. */
 json_t *qapi_json_uint64(uint64_t value);
 /* False unless json is an integer; negative ones are taken modulo 2^64, as QEMU does. */

@@ -138,7 +138,6 @@ class Command:
         self.arg = None
         self.ret = None
         self.oob = False
-        self.preconfig = False
         self.gen = True
         self.features = []
 
@@ -157,8 +156,7 @@ KEYS = {
     'struct': ({'data'}, {'base', 'features'}),
     'union': ({'base', 'discriminator', 'data'}, {'features'}),
     'alternate': ({'data'}, {'features'}),
-    'command': (set(), {'data', 'returns', 'boxed', 'gen', 'allow-oob', 'allow-preconfig',
-                        'coroutine', 'success-response', 'features'}),
+    'command': (set(), {'data', 'returns', 'boxed', 'gen', 'allow-oob', 'features'}),
     'event': (set(), {'data', 'boxed', 'features'}),
 }
 
@@ -388,12 +386,11 @@ class Schema:
                     result.name not in self.pragmas['command-returns-exceptions']:
                 raise QapiError(where, f"Command '{result.name}' must return an object: "
                                        "a scalar can never be extended")
-        for key in ('boxed', 'gen', 'allow-oob', 'allow-preconfig'):
+        for key in ('boxed', 'gen', 'allow-oob'):
             if not isinstance(value.get(key, True), bool):
                 raise QapiError(where, f"'{key}' of '{result.name}' must be true or false")
         result.gen = value.get('gen', True)
         result.oob = value.get('allow-oob', False)
-        result.preconfig = value.get('allow-preconfig', False)
 
     def _fill_event(self, result, expression):
         result.arg = self._arg(result, expression.value, expression.where)

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -419,6 +420,8 @@ static void test_requests(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
         { "[]", "GenericError", "QMP input must be a JSON object" },
         { "null\n", "GenericError", "QMP input must be a JSON object" },
         { "{'execute':1}", "GenericError", "QMP input member 'execute' must be a string" },
+        { "{'execute':18446744073709551615}", "GenericError",
+          "QMP input member 'execute' must be a string" },
         { "{'execute':'stop','foo':1}", "GenericError", "QMP input member 'foo' is unexpected" },
         { "{'execute':'stop','arguments':1}", "GenericError",
           "QMP input member 'arguments' must be an object" },
@@ -515,6 +518,112 @@ static void test_events(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
     client_pump(f);
     expect(f, "{\"event\": \"MIGRATION\", \"data\": {\"status\": \"pre-switchover\"}}");
     expect(f, "{\"event\": \"MIGRATION_PASS\", \"data\": {\"pass\": 3}}");
+}
+
+/* Two servers on two chardevs: each has its own negotiation and descriptors, events go to both. */
+static void test_two_clients(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    struct fixture other = { .path = g_build_filename(f->directory, "qmp2", NULL) };
+    g_autoptr(json_t) options =
+        json_pack("{s:s, s:s, s:s, s:s, s:s}", "backend", "socket", "id", "mon1", "path",
+                  other.path, "server", "on", "wait", "off");
+    g_autoptr(GError) error = NULL;
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    other.chr = chardev_open(f->vm.chardevs, options, &error);
+    g_assert_no_error(error);
+    g_assert_true(monitor_add_qmp(f->vm.monitors, other.chr, false, &error));
+    g_assert_false(monitor_add_qmp(f->vm.monitors, other.chr, false, &error));
+    g_assert_nonnull(error);
+    client_connect(&other);
+    negotiate(f);
+    client_send(f, "{'execute':'stop'}");
+    expect(f, "{\"event\": \"STOP\"}");
+    expect(f, "{\"return\": {}}");
+    negotiate(&other); /* it was not told */
+    client_send_fd(f, "{'execute':'getfd','arguments':{'fdname':'a'}}", fd);
+    expect(f, "{\"return\": {}}");
+    expect_error(&other, "{'execute':'closefd','arguments':{'fdname':'a'}}", "GenericError",
+                 "File descriptor named 'a' not found");
+    client_send(&other, "{'execute':'cont'}");
+    expect(&other, "{\"event\": \"RESUME\"}");
+    expect(&other, "{\"return\": {}}");
+    client_pump(f);
+    expect(f, "{\"event\": \"RESUME\"}");
+    client_disconnect(&other);
+    exchange(f, "{'execute':'closefd','arguments':{'fdname':'a'}}", "{\"return\": {}}");
+    g_free(other.path);
+    close(fd);
+}
+
+/* The thread sanitizer does not see GMutex, which is a bare futex, so it gets a lock that it sees. */
+static pthread_mutex_t seen_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void machine_lock(struct vm *vm)
+{
+    vm_lock(vm);
+    pthread_mutex_lock(&seen_lock);
+}
+
+static void machine_unlock(struct vm *vm)
+{
+    pthread_mutex_unlock(&seen_lock);
+    vm_unlock(vm);
+}
+
+/* The main loop holds the machine lock except while it waits, as in the program. */
+static struct vm *polling_vm;
+
+static gint unlocked_poll(GPollFD *fds, guint count, gint timeout)
+{
+    machine_unlock(polling_vm);
+    gint ready = g_poll(fds, count, timeout);
+    machine_lock(polling_vm);
+    return ready;
+}
+
+#define THREAD_EVENTS 2000
+
+static gpointer emit_events(gpointer opaque)
+{
+    struct vm *vm = opaque;
+
+    for (int i = 0; i < THREAD_EVENTS; i++) {
+        machine_lock(vm);
+        qapi_event_send_migration_pass(vm, i);
+        machine_unlock(vm);
+    }
+    return NULL;
+}
+
+static void test_events_of_threads(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    GPollFunc poll_before = g_main_context_get_poll_func(NULL);
+    unsigned events = 0;
+
+    negotiate(f);
+    g_mutex_init(&f->vm.lock);
+    polling_vm = &f->vm;
+    g_main_context_set_poll_func(NULL, unlocked_poll);
+    machine_lock(&f->vm);
+    GThread *thread = g_thread_new("events", emit_events, &f->vm);
+    while (events < THREAD_EVENTS) {
+        client_send(f, "{'execute':'query-name','id':1}");
+        while (f->messages.length) {
+            g_autoptr(json_t) message = g_queue_pop_head(&f->messages);
+            json_t *pass = json_object_get(json_object_get(message, "data"), "pass");
+
+            if (pass) {
+                /* none is lost and the order is kept */
+                g_assert_cmpint(json_integer_value(pass), ==, events);
+                events++;
+            }
+        }
+    }
+    machine_unlock(&f->vm);
+    g_thread_join(thread);
+    g_main_context_set_poll_func(NULL, poll_before);
+    g_mutex_clear(&f->vm.lock);
 }
 
 /* Without monitors events go nowhere, and their data is freed. */
@@ -896,6 +1005,8 @@ int main(int argc, char **argv)
     ADD("query-chardev", NULL, test_query_chardev);
     ADD("bad-json", NULL, test_bad_json);
     ADD("events", NULL, test_events);
+    ADD("events-of-threads", NULL, test_events_of_threads);
+    ADD("two-clients", NULL, test_two_clients);
     g_test_add_func("/monitor/no-monitors", test_no_monitors);
     ADD("reconnect", NULL, test_reconnect);
     ADD("pretty", "pretty", test_pretty);
