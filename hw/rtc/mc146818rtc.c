@@ -70,8 +70,8 @@ enum cmos {
     CMOS_EXTENDED_MEMORY_2 = 0x30,
     CMOS_CENTURY = 0x32,
     CMOS_MEMORY_ABOVE_16M = 0x34, /* 2 bytes, 64 KiB units */
-    CMOS_CENTURY_PS2 = 0x37, /* another name of CMOS_CENTURY */
-    CMOS_MEMORY_ABOVE_4G = 0x5b, /* 3 bytes, 64 KiB units */
+    CMOS_CENTURY_PS2 = 0x37,      /* another name of CMOS_CENTURY */
+    CMOS_MEMORY_ABOVE_4G = 0x5b,  /* 3 bytes, 64 KiB units */
 };
 
 enum {
