@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Options about what the guest and its user are connected to. Most only remember what was asked;
+ * main() opens chardevs, monitors and objects in its own order and then names the option again.
+ */
+#include "options-internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "system/keyval.h"
+#include "util/error.h"
+
+bool option_object(struct options *o, const char *arg, GError **err)
+{
+    bool is_json;
+    json_t *opts;
+
+    if (strcmp(arg, "help") == 0) {
+        printf("List of user creatable objects:\n"
+               "  memory-backend-file\n  memory-backend-memfd\n  memory-backend-ram\n");
+        o->done = true;
+        return true;
+    }
+    opts = keyval_parse_or_json(arg, "qom-type", &is_json, err);
+    if (!opts) {
+        return false;
+    }
+    option_remember(o->objects, "object", arg, opts, is_json);
+    return true;
+}
+
+bool option_chardev(struct options *o, const char *arg, GError **err)
+{
+    json_t *opts;
+
+    if (strcmp(arg, "help") == 0) {
+        printf("Available chardev backend types: \n"
+               "  file\n  null\n  pty\n  socket\n  stdio\n");
+        o->done = true;
+        return true;
+    }
+    opts = keyval_parse(arg, "backend", KEYVAL_SHORT_BOOL, err);
+    if (!opts) {
+        return false;
+    }
+    option_remember(o->chardevs, "chardev", arg, opts, false);
+    return true;
+}
+
+/* With -daemonize nobody is at the terminal; known only when all options were read, see main(). */
+bool option_serial(struct options *o, const char *arg, GError **err)
+{
+    if (o->serials->len == VM_MAX_SERIALS) {
+        error_set(err, FERRY_ERROR_USER, "The machine has no more than %u serial ports",
+                  VM_MAX_SERIALS);
+        return false;
+    }
+    option_remember(o->serials, "serial", arg, NULL, false);
+    return true;
+}
+
+struct mon_options {
+    char *chardev, *id;
+    unsigned mode;
+    bool pretty;
+};
+
+enum { MON_READLINE, MON_CONTROL };
+
+static const struct keyval_field mon_fields[] = {
+    KEYVAL_ROW("chardev", KEYVAL_STRING, struct mon_options, chardev),
+    KEYVAL_ROW("id", KEYVAL_STRING, struct mon_options, id),
+    KEYVAL_ROW(
+        "mode", KEYVAL_ENUM, struct mon_options, mode,
+        .names =
+            (const char *const[]){ [MON_READLINE] = "readline", [MON_CONTROL] = "control", NULL }),
+    KEYVAL_ROW("pretty", KEYVAL_BOOL, struct mon_options, pretty),
+    {},
+};
+
+/* Every way to ask for a QMP server ends as {"spec": ..., "pretty": bool} in o->monitors. */
+static void add_qmp(struct options *o, const char *option, const char *arg, const char *spec,
+                    bool pretty)
+{
+    option_remember(o->monitors, option, arg,
+                    json_pack("{s:s, s:b}", "spec", spec, "pretty", pretty), false);
+}
+
+bool option_mon(struct options *o, const char *arg, GError **err)
+{
+    g_autoptr(json_t) opts = keyval_parse(arg, "chardev", KEYVAL_SHORT_BOOL, err);
+    struct mon_options mon = { .mode = MON_READLINE };
+    bool ok = opts && keyval_read(mon_fields, opts, &mon, err);
+
+    if (ok && !mon.chardev) {
+        error_set(err, FERRY_ERROR_USER, "Parameter 'chardev' is missing");
+        ok = false;
+    }
+    if (ok && mon.mode != MON_CONTROL) {
+        error_set(err, FERRY_ERROR_USER,
+                  "The monitor for people is not offered, use mode=control for QMP");
+        ok = false;
+    }
+    if (ok) {
+        g_autofree char *spec = g_strconcat("chardev:", mon.chardev, NULL);
+
+        add_qmp(o, "mon", arg, spec, mon.pretty);
+    }
+    g_free(mon.chardev);
+    g_free(mon.id);
+    return ok;
+}
+
+bool option_qmp(struct options *o, const char *arg, GError **err G_GNUC_UNUSED)
+{
+    add_qmp(o, "qmp", arg, arg, false);
+    return true;
+}
+
+bool option_qmp_pretty(struct options *o, const char *arg, GError **err G_GNUC_UNUSED)
+{
+    add_qmp(o, "qmp-pretty", arg, arg, true);
+    return true;
+}
+
+bool option_monitor(struct options *o G_GNUC_UNUSED, const char *arg, GError **err)
+{
+    if (strcmp(arg, "none") == 0 || strcmp(arg, "null") == 0) {
+        return true;
+    }
+    error_set(err, FERRY_ERROR_USER,
+              "The monitor for people is not offered, use -qmp and human-monitor-command");
+    return false;
+}
+
+bool option_qtest(struct options *o, const char *arg, GError **err G_GNUC_UNUSED)
+{
+    option_set_string(&o->qtest, arg);
+    return true;
+}
+
+bool option_qtest_log(struct options *o, const char *arg, GError **err G_GNUC_UNUSED)
+{
+    option_set_string(&o->qtest_log, arg);
+    return true;
+}
+
+bool option_add_fd(struct options *o, const char *arg, GError **err)
+{
+    json_t *opts = keyval_parse(arg, NULL, KEYVAL_SHORT_BOOL, err);
+
+    if (!opts) {
+        return false;
+    }
+    option_remember(o->fds, "add-fd", arg, opts, false);
+    return true;
+}
+
+static bool only_none(const char *arg, const char *what, GError **err)
+{
+    if (strcmp(arg, "none") == 0) {
+        return true;
+    }
+    error_set(err, FERRY_ERROR_USER, "Only 'none' is possible, there is no %s", what);
+    return false;
+}
+
+bool option_display(struct options *o G_GNUC_UNUSED, const char *arg, GError **err)
+{
+    return only_none(arg, "display", err);
+}
+
+bool option_vga(struct options *o G_GNUC_UNUSED, const char *arg, GError **err)
+{
+    return only_none(arg, "graphics card", err);
+}
+
+bool option_nographic(struct options *o, const char *arg G_GNUC_UNUSED, GError **err G_GNUC_UNUSED)
+{
+    o->nographic = true;
+    return true;
+}
+
+bool option_nodefaults(struct options *o, const char *arg G_GNUC_UNUSED, GError **err G_GNUC_UNUSED)
+{
+    o->nodefaults = true;
+    return true;
+}
+
+bool option_no_user_config(struct options *o G_GNUC_UNUSED, const char *arg G_GNUC_UNUSED,
+                           GError **err G_GNUC_UNUSED)
+{
+    return true;
+}
+
+struct audiodev_options {
+    char *id;
+};
+
+static const struct keyval_field audiodev_fields[] = {
+    KEYVAL_ROW("id", KEYVAL_STRING, struct audiodev_options, id),
+    KEYVAL_FIXED_ROW("driver", "there is no sound", "none"),
+    {},
+};
+
+bool option_audiodev(struct options *o G_GNUC_UNUSED, const char *arg, GError **err)
+{
+    struct audiodev_options audio = {};
+    bool is_json, ok;
+    g_autoptr(json_t) opts = keyval_parse_or_json(arg, "driver", &is_json, err);
+
+    ok = opts && keyval_read(audiodev_fields, opts, &audio, err);
+    if (ok && (!audio.id || !json_object_get(opts, "driver"))) {
+        error_set(err, FERRY_ERROR_USER, "Parameter '%s' is missing", audio.id ? "driver" : "id");
+        ok = false;
+    }
+    g_free(audio.id);
+    return ok;
+}
