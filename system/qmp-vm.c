@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "accel/accel.h"
-#include "chardev/chardev.h"
 #include "machine-type.h"
 #include "migration/migration.h"
 #include "qapi/qapi-commands.h"
@@ -180,24 +179,6 @@ MemoryInfo *qmp_query_memory_size_summary(struct vm *vm, GError **err G_GNUC_UNU
     info->base_memory = vm->board ? vm->config->ram_size : 0;
     info->has_plugged_memory = true;
     return info;
-}
-
-static void add_chardev(struct chardev *chr, void *opaque)
-{
-    ChardevInfo *info = g_new0(ChardevInfo, 1);
-
-    info->label = g_strdup(chardev_id(chr));
-    info->filename = chardev_describe(chr);
-    info->frontend_open = chardev_frontend_open(chr);
-    g_ptr_array_add(opaque, info);
-}
-
-GPtrArray *qmp_query_chardev(struct vm *vm, GError **err G_GNUC_UNUSED)
-{
-    GPtrArray *list = qapi_list_new(&qapi_type_chardev_info);
-
-    chardev_foreach(vm->chardevs, add_chardev, list);
-    return list;
 }
 
 bool qmp_object_add(struct vm *vm, const ObjectOptions *arg, GError **err)
