@@ -2,7 +2,7 @@
 """The other byte streams of a migration: return path, multifd channels, preempt channel."""
 
 from . import ram
-from .framing import FERRY_PING
+from .framing import FERRY_PING, features_text
 from .model import Message, Packet, RamPart
 from .reader import PAGE_SIZE, Reader, StreamError, Truncated
 
@@ -44,8 +44,19 @@ def no_args(reader, args):
     """A message without payload."""
 
 
-def opaque_args(reader, args):
-    args["data"] = reader.raw(reader.left(), "data")
+def hello_args(reader, args):
+    args["version"] = reader.be32("version")
+    args["features"] = reader.be64("features")
+    args["meaning"] = features_text(args["features"])
+    if reader.left():
+        args["program"] = reader.pstr("program version")
+    # What a later version appends is not an error.
+    if reader.left():
+        args["more"] = reader.raw(reader.left(), "data")
+
+
+def error_args(reader, args):
+    args["text"] = reader.raw(reader.left(), "text").decode("utf-8", "replace")
 
 
 MESSAGES = {
@@ -56,8 +67,9 @@ MESSAGES = {
     5: ("RECV_BITMAP", bitmap_args),
     6: ("RESUME_ACK", shut_args),
     7: ("SWITCHOVER_ACK", no_args),
-    0x4652: ("FERRY_HELLO", opaque_args),
-    0x4653: ("FERRY_READY", opaque_args),
+    0x4652: ("FERRY_HELLO", hello_args),
+    0x4653: ("FERRY_READY", no_args),
+    0x4654: ("FERRY_ERROR", error_args),
 }
 
 

@@ -20,7 +20,14 @@ EOF, START, PART, END, FULL, SUBSECTION, VMDESC, CONFIG, COMMAND = range(9)
 FOOTER = 0x7e
 STEPS = {START: "start", PART: "part", END: "end", FULL: "full"}
 PACKAGE_LIMIT = 16 << 20
+DESCRIPTION_LIMIT = 16 << 20
+
+# Ferry's own: the value of the PING that offers it, the command that comes after everything else,
+# and the names of the features both sides agree on.
 FERRY_PING = 0x46525259
+FERRY_GO = 0x4653
+FERRY_ZEROED = 0x1
+FERRY_FEATURES = {FERRY_ZEROED: "zeroed", 0x2: "commit"}
 
 
 # --- commands ------------------------------------------------------------------------------------
@@ -56,8 +63,19 @@ def block_args(reader, args):
     args["block"] = reader.pstr("RAM block name")
 
 
-def opaque_args(reader, args):
-    args["data"] = reader.raw(reader.left(), "data")
+def features_text(bits):
+    names = [name for bit, name in FERRY_FEATURES.items() if bits & bit]
+    rest = bits & ~sum(FERRY_FEATURES)
+    return " ".join(names + (["0x%x" % rest] if rest else [])) or "none"
+
+
+def ferry_features_args(reader, args):
+    args["features"] = reader.be64("features")
+    args["meaning"] = features_text(args["features"])
+
+
+def ferry_go_args(reader, args):
+    args["stopped_ns"] = reader.be64("time since the clocks stopped")
 
 
 # number -> (name, arguments)
@@ -73,8 +91,8 @@ COMMANDS = {
     9: ("POSTCOPY_RESUME", no_args),
     10: ("RECV_BITMAP", block_args),
     11: ("SWITCHOVER_START", no_args),
-    0x4652: ("FERRY_FEATURES", opaque_args),
-    0x4653: ("FERRY_GO", opaque_args),
+    0x4652: ("FERRY_FEATURES", ferry_features_args),
+    0x4653: ("FERRY_GO", ferry_go_args),
 }
 
 
@@ -83,16 +101,23 @@ COMMANDS = {
 def find_description(data):
     """Offset of the description record, or None.
 
-    It is the last thing in a stream: a record byte 06, a length that reaches exactly to the end,
-    and JSON.  Candidates are tried from the end, where only the JSON's own text could mislead.
+    It is the last thing in a stream, but for Ferry's GO: a record byte 06, a length that reaches
+    exactly to the end or to the GO, and JSON.  Candidates are tried from the end, where only the
+    JSON's own text could mislead.
     """
-    tail = data[max(0, len(data) - (4 << 20)):]
+    tail = data[max(0, len(data) - DESCRIPTION_LIMIT - 64):]
     base = len(data) - len(tail)
     for match in reversed(list(re.finditer(rb"\x06(?=.{4}\{)", tail, re.DOTALL))):
         where = base + match.start()
-        if where + 5 + int.from_bytes(data[where + 1:where + 5], "big") == len(data):
+        if description_end(data, where) is not None:
             return where
     return None
+
+
+def description_end(data, where):
+    end = where + 5 + int.from_bytes(data[where + 1:where + 5], "big")
+    go = bytes([COMMAND]) + FERRY_GO.to_bytes(2, "big")
+    return end if end == len(data) or data[end:end + 3] == go else None
 
 
 def load_description(stream):
@@ -100,7 +125,7 @@ def load_description(stream):
     if where is None:
         return
     try:
-        value = json.loads(bytes(stream.data[where + 5:]))
+        value = json.loads(bytes(stream.data[where + 5:description_end(stream.data, where)]))
     except (ValueError, RecursionError):
         stream.problem(where, "The vmdescription is not JSON.")
         return
@@ -154,7 +179,8 @@ class Parser:
         while reader.left():
             start = reader.pos
             kind = reader.u8("record type")
-            if self.ended and kind != VMDESC:
+            if self.ended and kind != VMDESC \
+                    and reader.peek(2) != FERRY_GO.to_bytes(2, "big"):
                 raise StreamError(start, "record type 0x%02x after the end of the state" % kind)
             record = self.record(reader, start, kind, packaged)
             record.end = reader.pos

@@ -168,10 +168,13 @@ def command_mutations(fresh):
     for _ in range(40):
         nest = Writer().package(nest).bytes()
     yield "packages in packages", before_first_section(nest)
-    yield ("discard of the whole address space", before_first_section(
-        Writer().discard("microvm.ram", [(0, (1 << 64) - 1)]).bytes()))
-    yield ("discard of an unknown block", before_first_section(
-        Writer().discard("nosuchblock", [(0, PAGE_SIZE)]).bytes()))
+    for label, name, ranges in (
+            ("discard of the whole address space", "microvm.ram", [(0, (1 << 64) - 1)]),
+            ("discard that wraps", "microvm.ram", [((1 << 64) - PAGE_SIZE, 2 * PAGE_SIZE)]),
+            ("discard of an unknown block", "nosuchblock", [(0, PAGE_SIZE)])):
+        edit = fresh()
+        yield label, edit.insert_before(edit.sections()[-1],
+                                        Writer().discard(name, ranges).bytes()).bytes()
     yield "unknown record type", before_first_section(b"\x55")
 
 

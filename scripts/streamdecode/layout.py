@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from .reader import StreamError, Truncated
 
 MAX_DEPTH = 16
-MAX_ELEMENTS = 1 << 20
+MAX_ELEMENTS = 1 << 17
 
 # Wire types and how their bytes become a value.  Anything that is not here is kept as bytes.
 SIGNED = {"int8", "int16", "int32", "int64", "int32 equal", "timer"}

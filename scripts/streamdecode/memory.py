@@ -16,6 +16,7 @@ import mmap
 import os
 import zlib
 
+from .framing import FERRY_ZEROED
 from .ram import xbzrle_runs
 from .reader import PAGE_SIZE, StreamError
 
@@ -64,6 +65,11 @@ class Memory:
                 self.blocks[block.name] = Block(block.name, block.length, directory)
             except (OSError, MemoryError, ValueError) as err:
                 raise StreamError(0, "no room for RAM block '%s': %s" % (block.name, err)) from None
+        # Two Ferries may agree that what no record names is zero.
+        if any(command.args["features"] & FERRY_ZEROED for command in stream.commands
+               if command.name == "FERRY_FEATURES"):
+            for block in self.blocks.values():
+                block.present[:] = b"\1" * len(block.present)
 
     def target(self, name, addr, where):
         block = self.blocks.get(name)
@@ -194,10 +200,10 @@ class Channel:
         raw = bytes(self.stream.data[packet.data:packet.data + packet.size])
         if not packet.normal or packet.compression == "none":
             return raw
-        if self.codec is None:
-            self.codec = zlib.decompressobj() if packet.compression == "zlib" else Zstd()
         size = len(packet.normal) * PAGE_SIZE
         try:
+            if self.codec is None:
+                self.codec = zlib.decompressobj() if packet.compression == "zlib" else Zstd()
             content = self.codec.decompress(raw, size + 1)
         except (zlib.error, ValueError) as err:
             raise StreamError(packet.data, "packet %d does not unpack: %s"

@@ -129,8 +129,8 @@ CPU_SUBSECTIONS = [
                             "env.msr_rtit_output_mask env.msr_rtit_cr3_match "
                             "env.msr_rtit_addrs*8")),
     sub("cpu/virt_ssbd", u64("env.virt_ssbd")),
-    sub("cpu/svm_guest", u32("env.int_ctl")),
     sub("cpu/svn_npt", u64("env.nested_cr3") + u32("env.nested_pg_mode")),
+    sub("cpu/svm_guest", u32("env.int_ctl")),
     sub("cpu/pdptrs", u64("env.pdptrs*4")),
     sub("cpu/triple_fault", u8("env.triple_fault_pending")),
     # Only the length of these is known; their place in the order is not.
