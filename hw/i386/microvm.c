@@ -2,7 +2,8 @@
 /*
  * The machine type microvm: a PC without PCI. What it has and where is in
  * include/hw/i386/microvm.h; its parts are built here, in this order: firmware and RAM (the maps
- * are constant from then on), fw_cfg, interrupt controllers, the other devices, the kernel.
+ * are constant from then on), fw_cfg, vCPUs, interrupt controllers, the other devices, the
+ * kernel.
  *
  * Some things wait for the first reset, because -device may still fill virtio slots after
  * microvm_build(): the ACPI tables, the device tree and the kernel's command line, and with them
@@ -28,6 +29,7 @@
 #include "hw/rtc/mc146818rtc.h"
 #include "system/config.h"
 #include "system/vm.h"
+#include "target/i386/cpu.h"
 #include "util/error.h"
 
 /* Blocks of the ACPI blobs: they may grow to these lengths. With the lengths the order of the
@@ -125,9 +127,6 @@ static bool build_devices(struct board *board, GError **err)
     struct vm *vm = board->vm;
 
     if (accel_is_kvm(vm) && !add_device(board, "kvmclock", 0, SAVEVM_ORDER_KVMCLOCK, err)) {
-        return false;
-    }
-    if (!add_device(board, "kvmvapic", 0, SAVEVM_ORDER_TPR_OPT, err)) {
         return false;
     }
     if (board->acpi && !ged_create(vm, MICROVM_GED_BASE, MICROVM_GED_IRQ, err)) {
@@ -279,7 +278,7 @@ bool microvm_build(struct vm *vm, const struct vm_config *cfg, GError **err)
                   "(the guest and the migration stream see no difference)");
         return false;
     }
-    return build_memory(board, err) && build_fw_cfg(board, err) &&
+    return build_memory(board, err) && build_fw_cfg(board, err) && x86_cpus_new(vm, cfg, err) &&
            build_interrupt_controllers(board, err) && build_devices(board, err) &&
            kernel_load(board, err);
 }
