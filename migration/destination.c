@@ -491,16 +491,16 @@ static gpointer incoming_thread(gpointer opaque)
     ch = transport_accept(in->listener, in->cancel_fd, 0, &error);
     if (ch) {
         channel_set_read_timeout(ch, 0);
-        g_mutex_lock(&in->m->lock);
+        mutex_lock(&in->m->lock);
         in->ch = ch;
-        g_mutex_unlock(&in->m->lock);
+        mutex_unlock(&in->m->lock);
         l.s = in_new_channel(ch);
         if (!load_all(&l, &error)) {
             send_failure(&l, error);
         }
-        g_mutex_lock(&in->m->lock);
+        mutex_lock(&in->m->lock);
         in->ch = NULL;
-        g_mutex_unlock(&in->m->lock);
+        mutex_unlock(&in->m->lock);
         in_free(l.s);
         channel_unref(ch);
     }
@@ -546,12 +546,12 @@ void incoming_free(struct incoming *in)
         return;
     }
     atomic_store(&in->cancelled, true);
-    g_mutex_lock(&in->m->lock);
+    mutex_lock(&in->m->lock);
     if (in->ch) {
         channel_shutdown(in->ch);
     }
-    g_cond_broadcast(&in->m->cond);
-    g_mutex_unlock(&in->m->lock);
+    cond_broadcast(&in->m->cond);
+    mutex_unlock(&in->m->lock);
     if (write(in->cancel_fd, &one, sizeof(one)) < 0) {
         report_warning("Cannot signal the incoming migration: %s", g_strerror(errno));
     }

@@ -9,16 +9,16 @@
 
 void migration_hold(struct migration *m, MigrationHoldPoint point, atomic_bool *cancelled)
 {
-    g_mutex_lock(&m->lock);
+    mutex_lock(&m->lock);
     while (m->hold == point && !atomic_load(cancelled)) {
         m->held = true;
-        g_cond_wait(&m->cond, &m->lock);
+        cond_wait(&m->cond, &m->lock);
     }
     if (m->held) {
         m->held = false;
         m->hold = MIGRATION_HOLD_POINT_NONE;
     }
-    g_mutex_unlock(&m->lock);
+    mutex_unlock(&m->lock);
 }
 
 bool qmp_x_migrate_hold(struct vm *vm, const struct qmp_x_migrate_hold_arg *arg, GError **err)
@@ -26,10 +26,10 @@ bool qmp_x_migrate_hold(struct vm *vm, const struct qmp_x_migrate_hold_arg *arg,
     struct migration *m = vm->migration;
 
     (void)err;
-    g_mutex_lock(&m->lock);
+    mutex_lock(&m->lock);
     m->hold = arg->point;
-    g_cond_broadcast(&m->cond);
-    g_mutex_unlock(&m->lock);
+    cond_broadcast(&m->cond);
+    mutex_unlock(&m->lock);
     return true;
 }
 
@@ -39,9 +39,9 @@ MigrationHoldInfo *qmp_x_query_migrate_hold(struct vm *vm, GError **err)
     MigrationHoldInfo *info = g_new0(MigrationHoldInfo, 1);
 
     (void)err;
-    g_mutex_lock(&m->lock);
+    mutex_lock(&m->lock);
     info->point = m->hold;
     info->held = m->held;
-    g_mutex_unlock(&m->lock);
+    mutex_unlock(&m->lock);
     return info;
 }

@@ -20,6 +20,7 @@
 #include "io/transport.h"
 #include "migration/ram/save.h"
 #include "qapi/qapi-types.h"
+#include "util/sync.h"
 
 struct return_path;
 struct vm;
@@ -38,8 +39,8 @@ struct migration_options {
 struct migration {
     struct vm *vm;
     const struct vm_config *cfg;
-    GMutex lock; /* "m" */
-    GCond cond;  /* hold released, migrate-continue, cancel */
+    struct mutex lock; /* "m" */
+    struct cond cond;  /* hold released, migrate-continue, cancel */
 
     struct migration_options options; /* written: machine and m; read: either */
     MigrationStatus status;           /* machine */

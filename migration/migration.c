@@ -33,8 +33,8 @@ bool migration_init(struct vm *vm, const struct vm_config *cfg, GError **err)
     m->vm = vm;
     m->cfg = cfg;
     m->blockers = g_ptr_array_new_with_free_func(blocker_free);
-    g_mutex_init(&m->lock);
-    g_cond_init(&m->cond);
+    mutex_init(&m->lock);
+    cond_init(&m->cond);
     migration_options_init(&m->options);
     vm->migration = m;
     migration_register_vm_state(m);
@@ -64,8 +64,8 @@ void migration_free(struct vm *vm)
     incoming_free(m->in);
     savevm_unregister(vm->savevm, m);
     g_ptr_array_free(m->blockers, TRUE);
-    g_mutex_clear(&m->lock);
-    g_cond_clear(&m->cond);
+    mutex_clear(&m->lock);
+    cond_clear(&m->cond);
     vm->migration = NULL;
     g_free(m);
 }

@@ -47,9 +47,9 @@ void migration_options_init(struct migration_options *o)
 
 void migration_options_get(struct migration *m, struct migration_options *o)
 {
-    g_mutex_lock(&m->lock);
+    mutex_lock(&m->lock);
     *o = m->options;
-    g_mutex_unlock(&m->lock);
+    mutex_unlock(&m->lock);
 }
 
 bool qmp_migrate_set_parameters(struct vm *vm, const MigrateSetParameters *arg, GError **err)
@@ -64,7 +64,7 @@ bool qmp_migrate_set_parameters(struct vm *vm, const MigrateSetParameters *arg, 
             return false;
         }
     }
-    g_mutex_lock(&m->lock);
+    mutex_lock(&m->lock);
     for (unsigned i = 0; i < G_N_ELEMENTS(parameters); i++) {
         const struct parameter *p = &parameters[i];
 
@@ -72,7 +72,7 @@ bool qmp_migrate_set_parameters(struct vm *vm, const MigrateSetParameters *arg, 
             AT(uint64_t, &m->options, p->option) = AT(uint64_t, arg, p->value);
         }
     }
-    g_mutex_unlock(&m->lock);
+    mutex_unlock(&m->lock);
     return true;
 }
 
@@ -99,13 +99,13 @@ bool qmp_migrate_set_capabilities(struct vm *vm, const struct qmp_migrate_set_ca
         error_set(err, FERRY_ERROR_USER, "There's a migration process in progress");
         return false;
     }
-    g_mutex_lock(&m->lock);
+    mutex_lock(&m->lock);
     for (unsigned i = 0; i < arg->capabilities->len; i++) {
         const MigrationCapabilityStatus *c = g_ptr_array_index(arg->capabilities, i);
 
         m->options.caps[c->capability] = c->state;
     }
-    g_mutex_unlock(&m->lock);
+    mutex_unlock(&m->lock);
     return true;
 }
 

@@ -187,10 +187,10 @@ bool qmp_migrate_continue(struct vm *vm, const struct qmp_migrate_continue_arg *
                   qapi_migration_status_str(m->status));
         return false;
     }
-    g_mutex_lock(&m->lock);
+    mutex_lock(&m->lock);
     m->out->continued = true;
-    g_cond_broadcast(&m->cond);
-    g_mutex_unlock(&m->lock);
+    cond_broadcast(&m->cond);
+    mutex_unlock(&m->lock);
     return true;
 }
 

@@ -14,13 +14,14 @@
 #include "migration/stream/format.h"
 #include "migration/stream/in.h"
 #include "util/error.h"
+#include "util/sync.h"
 
 struct return_path {
     struct channel *ch;
     struct stream_in *in;
     GThread *thread;
-    GMutex lock;
-    GCond cond;
+    struct mutex lock;
+    struct cond cond;
     /* all under lock */
     bool got[RETURN_WAIT_SHUT + 1];
     uint64_t features;
@@ -30,10 +31,10 @@ struct return_path {
 
 static void note(struct return_path *rp, enum return_wait what)
 {
-    g_mutex_lock(&rp->lock);
+    mutex_lock(&rp->lock);
     rp->got[what] = true;
-    g_cond_broadcast(&rp->cond);
-    g_mutex_unlock(&rp->lock);
+    cond_broadcast(&rp->cond);
+    mutex_unlock(&rp->lock);
 }
 
 static bool handle_hello(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
@@ -52,9 +53,9 @@ static bool handle_hello(struct return_path *rp, const uint8_t *p, unsigned len,
                   GUINT32_FROM_BE(version));
         return false;
     }
-    g_mutex_lock(&rp->lock);
+    mutex_lock(&rp->lock);
     rp->features = GUINT64_FROM_BE(features) & FERRY_FEATURES_ALL;
-    g_mutex_unlock(&rp->lock);
+    mutex_unlock(&rp->lock);
     return true;
 }
 
@@ -152,18 +153,18 @@ static gpointer reader(gpointer opaque)
         if (!in_peek(rp->in, 0, &unused)) {
             /* the end between two messages: whether that is an error depends on what was said
              * before */
-            g_mutex_lock(&rp->lock);
+            mutex_lock(&rp->lock);
             rp->closed = true;
-            g_cond_broadcast(&rp->cond);
-            g_mutex_unlock(&rp->lock);
+            cond_broadcast(&rp->cond);
+            mutex_unlock(&rp->lock);
             return NULL;
         }
         read_message(rp, &error);
     }
-    g_mutex_lock(&rp->lock);
+    mutex_lock(&rp->lock);
     rp->error = error;
-    g_cond_broadcast(&rp->cond);
-    g_mutex_unlock(&rp->lock);
+    cond_broadcast(&rp->cond);
+    mutex_unlock(&rp->lock);
     return NULL;
 }
 
@@ -175,8 +176,8 @@ struct return_path *return_path_new(struct channel *ch)
     /* silence is normal here: each wait has its own deadline in return_path_wait() */
     channel_set_read_timeout(ch, 0);
     rp->in = in_new_channel(ch);
-    g_mutex_init(&rp->lock);
-    g_cond_init(&rp->cond);
+    mutex_init(&rp->lock);
+    cond_init(&rp->cond);
     rp->thread = g_thread_new("mig/return", reader, rp);
     return rp;
 }
@@ -191,8 +192,8 @@ void return_path_free(struct return_path *rp)
     in_free(rp->in);
     channel_unref(rp->ch);
     g_clear_error(&rp->error);
-    g_mutex_clear(&rp->lock);
-    g_cond_clear(&rp->cond);
+    mutex_clear(&rp->lock);
+    cond_clear(&rp->cond);
     g_free(rp);
 }
 
@@ -215,9 +216,9 @@ static bool check_locked(struct return_path *rp, GError **err)
 
 bool return_path_check(struct return_path *rp, GError **err)
 {
-    g_mutex_lock(&rp->lock);
+    mutex_lock(&rp->lock);
     bool ok = check_locked(rp, err);
-    g_mutex_unlock(&rp->lock);
+    mutex_unlock(&rp->lock);
     return ok;
 }
 
@@ -230,9 +231,9 @@ bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned ti
     gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
     bool ok = true;
 
-    g_mutex_lock(&rp->lock);
+    mutex_lock(&rp->lock);
     while (!rp->got[what] && (ok = check_locked(rp, err))) {
-        if (!g_cond_wait_until(&rp->cond, &rp->lock, deadline)) {
+        if (!cond_wait_until(&rp->cond, &rp->lock, deadline)) {
             ok = rp->got[what];
             if (!ok) {
                 error_set(err, FERRY_ERROR_LINK, "The destination at %s gave no %s within %u s",
@@ -241,15 +242,15 @@ bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned ti
             break;
         }
     }
-    g_mutex_unlock(&rp->lock);
+    mutex_unlock(&rp->lock);
     return ok;
 }
 
 uint64_t return_path_features(struct return_path *rp)
 {
-    g_mutex_lock(&rp->lock);
+    mutex_lock(&rp->lock);
     uint64_t f = rp->features;
-    g_mutex_unlock(&rp->lock);
+    mutex_unlock(&rp->lock);
     return f;
 }
 

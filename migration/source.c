@@ -61,9 +61,9 @@ bool outgoing_cancel(struct outgoing *out, GError **err)
     struct migration *m = out->m;
     uint64_t one = 1;
 
-    g_mutex_lock(&m->lock);
+    mutex_lock(&m->lock);
     if (out->committed) {
-        g_mutex_unlock(&m->lock);
+        mutex_unlock(&m->lock);
         error_set(err, FERRY_ERROR_USER,
                   "The migration cannot be cancelled any more: the destination has been told to "
                   "run the guest");
@@ -73,8 +73,8 @@ bool outgoing_cancel(struct outgoing *out, GError **err)
     if (out->ch) {
         channel_shutdown(out->ch);
     }
-    g_cond_broadcast(&m->cond);
-    g_mutex_unlock(&m->lock);
+    cond_broadcast(&m->cond);
+    mutex_unlock(&m->lock);
     if (write(out->cancel_fd, &one, sizeof(one)) < 0) {
         report_warning("Cannot signal the migration thread: %s", g_strerror(errno));
     }
@@ -83,13 +83,13 @@ bool outgoing_cancel(struct outgoing *out, GError **err)
 
 void outgoing_abandon(struct outgoing *out)
 {
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     if (out->ch) {
         channel_shutdown(out->ch);
     }
     out->m->hold = MIGRATION_HOLD_POINT_NONE;
-    g_cond_broadcast(&out->m->cond);
-    g_mutex_unlock(&out->m->lock);
+    cond_broadcast(&out->m->cond);
+    mutex_unlock(&out->m->lock);
 }
 
 /* --- from nothing to a stream --- */
@@ -105,9 +105,9 @@ static bool connect_channel(struct outgoing *out, GError **err)
         return false;
     }
     channel_set_timeout(ch, LINK_TIMEOUT_MS);
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     out->ch = ch;
-    g_mutex_unlock(&out->m->lock);
+    mutex_unlock(&out->m->lock);
     out->o = out_new_channel(ch);
     return outgoing_check(out, err);
 }
@@ -148,9 +148,9 @@ static bool open_return_path(struct outgoing *out, GError **err)
         !return_path_wait(out->rp, RETURN_WAIT_FERRY_PONG, GREETING_TIMEOUT_MS, err)) {
         return false;
     }
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     out->stats.rtt_ns = migration_now_ns() - asked;
-    g_mutex_unlock(&out->m->lock);
+    mutex_unlock(&out->m->lock);
     out->features = return_path_features(out->rp);
     if (out->features) {
         uint64_t be = GUINT64_TO_BE(out->features);
@@ -179,9 +179,9 @@ static bool setup(struct outgoing *out, GError **err)
     };
     struct ram_save *ram = ram_save_new(out->vm);
 
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     out->ram = ram;
-    g_mutex_unlock(&out->m->lock);
+    mutex_unlock(&out->m->lock);
     if (!ram_save_start_tracking(out->ram, err)) {
         return false;
     }
@@ -196,9 +196,9 @@ static bool setup(struct outgoing *out, GError **err)
             qapi_event_send_migration_pass(out->vm, 1);
         }
         migration_set_status(out->m, MIGRATION_STATUS_ACTIVE);
-        g_mutex_lock(&out->m->lock);
+        mutex_lock(&out->m->lock);
         out->stats.active_ns = migration_now_ns();
-        g_mutex_unlock(&out->m->lock);
+        mutex_unlock(&out->m->lock);
     }
     vm_unlock(out->vm);
     return ok;
@@ -208,10 +208,10 @@ static bool setup(struct outgoing *out, GError **err)
 
 static void count_bytes(struct outgoing *out)
 {
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     out->stats.bytes = out->o->bytes;
     out->stats.precopy_bytes = out->o->bytes;
-    g_mutex_unlock(&out->m->lock);
+    mutex_unlock(&out->m->lock);
 }
 
 /*
@@ -274,14 +274,14 @@ static bool sync_round(struct outgoing *out, int64_t round_ns, uint64_t round_by
     ram_save_get_stats(out->ram, &rs);
     double seconds = MAX((double)round_ns / 1e9, 1e-6);
 
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     /* a round of a few pages measures latency, not bandwidth */
     if (round_bytes > (1u << 20) || out->stats.bytes_per_s == 0) {
         out->stats.bytes_per_s = (double)round_bytes / seconds;
         out->stats.pages_per_s = (uint64_t)((double)round_bytes / seconds / TARGET_PAGE_SIZE);
     }
     out->stats.dirty_pages_per_s = (uint64_t)((double)rs.dirtied_last / seconds);
-    g_mutex_unlock(&out->m->lock);
+    mutex_unlock(&out->m->lock);
     if (out->options.caps[MIGRATION_CAPABILITY_EVENTS]) {
         vm_lock(out->vm);
         qapi_event_send_migration_pass(out->vm, (int64_t)rs.sync_count);
@@ -317,9 +317,9 @@ static bool iterate(struct outgoing *out, GError **err)
         if (!sync_round(out, migration_now_ns() - begun, out->o->bytes - before, err)) {
             return false;
         }
-        g_mutex_lock(&out->m->lock);
+        mutex_lock(&out->m->lock);
         bandwidth = out->stats.bytes_per_s;
-        g_mutex_unlock(&out->m->lock);
+        mutex_unlock(&out->m->lock);
         if (switchover_due(out, &judge, ram_save_remaining(out->ram), bandwidth)) {
             return true;
         }
@@ -350,13 +350,13 @@ static void end(struct outgoing *out, GError *error)
     bool cancelled = atomic_load(&out->cancelled);
 
     vm_lock(out->vm);
-    g_mutex_lock(&m->lock);
+    mutex_lock(&m->lock);
     out->stats.end_ns = migration_now_ns();
     if (error && !out->committed) {
         out->stats.downtime_ns = 0;
     }
     bool committed = out->committed;
-    g_mutex_unlock(&m->lock);
+    mutex_unlock(&m->lock);
 
     if (!error) {
         vm_set_run_state(out->vm, RUN_STATE_POSTMIGRATE);
@@ -398,19 +398,19 @@ static void clean_up(struct outgoing *out)
     out_free(out->o);
     out->o = NULL;
     if (out->ch) {
-        g_mutex_lock(&out->m->lock);
+        mutex_lock(&out->m->lock);
         struct channel *ch = out->ch;
         out->ch = NULL;
-        g_mutex_unlock(&out->m->lock);
+        mutex_unlock(&out->m->lock);
         channel_unref(ch);
     }
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     ram = out->ram;
     if (ram) {
         ram_save_get_stats(ram, &out->final_ram);
     }
     out->ram = NULL;
-    g_mutex_unlock(&out->m->lock);
+    mutex_unlock(&out->m->lock);
     ram_save_free(ram);
     if (out->fd >= 0) {
         close(out->fd);

@@ -32,13 +32,13 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
     struct outgoing_stats s;
     struct ram_save_stats r;
 
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     s = out->stats;
     r = out->final_ram;
     if (out->ram) {
         ram_save_get_stats(out->ram, &r);
     }
-    g_mutex_unlock(&out->m->lock);
+    mutex_unlock(&out->m->lock);
 
     info->error_desc = g_strdup(out->error);
     if (status == MIGRATION_STATUS_SETUP || status == MIGRATION_STATUS_CANCELLED || !s.active_ns) {

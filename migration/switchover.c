@@ -52,9 +52,9 @@ static double predict_ms(struct outgoing *out, uint64_t remaining_pages, double 
     if (now.avail_switchover_bandwidth) {
         bytes_per_s = (double)now.avail_switchover_bandwidth;
     }
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     fixed += (double)out->stats.rtt_ns / 1e6;
-    g_mutex_unlock(&out->m->lock);
+    mutex_unlock(&out->m->lock);
     return fixed + (double)remaining_pages * (TARGET_PAGE_SIZE + 8) * 1e3 / MAX(bytes_per_s, 1.0);
 }
 
@@ -68,9 +68,9 @@ bool switchover_due(struct outgoing *out, struct switchover_judge *j, uint64_t r
     migration_options_get(out->m, &now);
     j->stalled = paid ? 0 : j->stalled + 1;
     j->remaining_before = remaining;
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     out->stats.expected_downtime_ms = (int64_t)(pause_ms + 0.999);
-    g_mutex_unlock(&out->m->lock);
+    mutex_unlock(&out->m->lock);
     if (pause_ms <= MIN(GOOD_ENOUGH_MS, (double)now.downtime_limit)) {
         return true;
     }
@@ -88,9 +88,9 @@ static bool stop_guest(struct outgoing *out)
     out->was_running = vm_is_running(out->vm);
     out->state_before = out->vm->run_state;
     m->saved_state = out->vm->run_state;
-    g_mutex_lock(&m->lock);
+    mutex_lock(&m->lock);
     out->stats.stop_ns = migration_now_ns();
-    g_mutex_unlock(&m->lock);
+    mutex_unlock(&m->lock);
     vm_stop(out->vm, RUN_STATE_FINISH_MIGRATE);
     out->guest_stopped = true;
     if (vm_request_pending(out->vm)) {
@@ -113,17 +113,17 @@ static bool pause_for_operator(struct outgoing *out, GError **err)
 
     migration_set_status(m, MIGRATION_STATUS_PRE_SWITCHOVER);
     vm_unlock(out->vm);
-    g_mutex_lock(&m->lock);
+    mutex_lock(&m->lock);
     while (!out->continued && !atomic_load(&out->cancelled) && ok) {
-        if (!g_cond_wait_until(&m->cond, &m->lock, g_get_monotonic_time() + KEEPALIVE_MS * 1000) &&
+        if (!cond_wait_until(&m->cond, &m->lock, g_get_monotonic_time() + KEEPALIVE_MS * 1000) &&
             out->rp) {
-            g_mutex_unlock(&m->lock);
+            mutex_unlock(&m->lock);
             outgoing_ping(out, STREAM_PING_START);
             ok = out_flush(out->o, err) && outgoing_check(out, err);
-            g_mutex_lock(&m->lock);
+            mutex_lock(&m->lock);
         }
     }
-    g_mutex_unlock(&m->lock);
+    mutex_unlock(&m->lock);
     vm_lock(out->vm);
     return ok && outgoing_check(out, err);
 }
@@ -131,19 +131,19 @@ static bool pause_for_operator(struct outgoing *out, GError **err)
 /* From here on no cancel; false: one came just before. */
 static bool commit(struct outgoing *out, GError **err)
 {
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     bool ok = !atomic_load(&out->cancelled);
     out->committed = ok;
-    g_mutex_unlock(&out->m->lock);
+    mutex_unlock(&out->m->lock);
     return ok || outgoing_check(out, err);
 }
 
 /* The destination is known not to run the guest: it is ours again. */
 static void uncommit(struct outgoing *out)
 {
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     out->committed = false;
-    g_mutex_unlock(&out->m->lock);
+    mutex_unlock(&out->m->lock);
 }
 
 /* The byte after which a QEMU runs the guest without asking; a Ferry waits for GO. */
@@ -187,10 +187,10 @@ static bool send_state(struct outgoing *out, json_t *devices, GError **err)
     if (!ok || !out_flush(out->o, err) || !send_eof(out, err)) {
         return false;
     }
-    g_mutex_lock(&out->m->lock);
+    mutex_lock(&out->m->lock);
     out->stats.bytes = out->o->bytes;
     out->stats.downtime_bytes = out->o->bytes - before;
-    g_mutex_unlock(&out->m->lock);
+    mutex_unlock(&out->m->lock);
     return true;
 }
 
@@ -300,9 +300,9 @@ bool switchover_run(struct outgoing *out, bool *again, GError **err)
     if (!send_description(out, devices, err) || !hand_over(out, err)) {
         return false;
     }
-    g_mutex_lock(&m->lock);
+    mutex_lock(&m->lock);
     out->stats.downtime_ns = migration_now_ns() - out->stats.stop_ns;
     out->stats.bytes = out->o->bytes;
-    g_mutex_unlock(&m->lock);
+    mutex_unlock(&m->lock);
     return true;
 }

@@ -26,6 +26,7 @@
 #include "migration/vmstate/savevm.h"
 #include "system/vm.h"
 #include "util/bitmap.h"
+#include "util/sync.h"
 
 /* 16 MiB: one ioctl re-arms it, and a busy guest cannot dirty it much again before it is sent. A
  * multiple of 64, as KVM wants. */
@@ -54,7 +55,7 @@ struct ram_save {
     const struct ram_block *named;                      /* block of the last record, for CONTINUE */
     unsigned long untouched[BITMAP_WORDS(CHUNK_PAGES)]; /* of the current chunk, first round only */
 
-    GMutex stats_lock;
+    struct mutex stats_lock;
     struct ram_save_stats stats;
 };
 
@@ -66,7 +67,7 @@ struct ram_save *ram_save_new(struct vm *vm)
     rs->vm = vm;
     rs->blocks = g_new0(struct save_block, n);
     rs->pagemap_fd = -1;
-    g_mutex_init(&rs->stats_lock);
+    mutex_init(&rs->stats_lock);
     for (unsigned i = 0; i < n; i++) {
         struct ram_block *b = ram_block_at(vm->memory, i);
 
@@ -107,7 +108,7 @@ void ram_save_free(struct ram_save *rs)
     if (rs->pagemap_fd >= 0) {
         close(rs->pagemap_fd);
     }
-    g_mutex_clear(&rs->stats_lock);
+    mutex_clear(&rs->stats_lock);
     g_free(rs->blocks);
     g_free(rs);
 }
@@ -167,10 +168,10 @@ void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config, s
     out_be64(o, RAM_FLAG_EOS);
     out_u8(o, STREAM_FOOTER);
     out_be32(o, SECTION_ID_RAM);
-    g_mutex_lock(&rs->stats_lock);
+    mutex_lock(&rs->stats_lock);
     rs->stats.remaining_pages = remaining;
     rs->stats.sync_count = 1; /* the start of tracking is QEMU's first sync */
-    g_mutex_unlock(&rs->stats_lock);
+    mutex_unlock(&rs->stats_lock);
 }
 
 /* Re-arms the chunk that begins at the cursor and, in the first round, learns which of its pages
@@ -232,12 +233,12 @@ static void send_page(struct ram_save *rs, struct stream_out *o, struct save_blo
 
 static void account(struct ram_save *rs, const struct progress *p)
 {
-    g_mutex_lock(&rs->stats_lock);
+    mutex_lock(&rs->stats_lock);
     rs->stats.normal_pages += p->normal;
     rs->stats.zero_pages += p->zero;
     rs->stats.untouched_pages += p->untouched;
     rs->stats.remaining_pages -= p->normal + p->zero;
-    g_mutex_unlock(&rs->stats_lock);
+    mutex_unlock(&rs->stats_lock);
 }
 
 /* Walks on from the cursor until the block, or the allowance, is at its end. True: the block is
@@ -318,11 +319,11 @@ bool ram_save_sync(struct ram_save *rs, GError **err)
     }
     rs->first_round = false;
     begin_round(rs);
-    g_mutex_lock(&rs->stats_lock);
+    mutex_lock(&rs->stats_lock);
     rs->stats.remaining_pages = left;
     rs->stats.dirtied_last = fresh;
     rs->stats.sync_count++;
-    g_mutex_unlock(&rs->stats_lock);
+    mutex_unlock(&rs->stats_lock);
     return true;
 }
 
@@ -333,7 +334,7 @@ uint64_t ram_save_remaining(const struct ram_save *rs)
 
 void ram_save_get_stats(struct ram_save *rs, struct ram_save_stats *stats)
 {
-    g_mutex_lock(&rs->stats_lock);
+    mutex_lock(&rs->stats_lock);
     *stats = rs->stats;
-    g_mutex_unlock(&rs->stats_lock);
+    mutex_unlock(&rs->stats_lock);
 }
