@@ -11,7 +11,8 @@ error is kept in stream.error and what was read before it is returned.
 
 Files: reader.py (bounds), framing.py (forward records), ram.py, handlers.py, channels.py (return
 path, multifd, preempt), layout.py + tables.py + virtio.py (device fields), memory.py (final RAM),
-compare.py (two streams), report.py (text and JSON), build.py (making and damaging streams).
+compare.py (two streams), report.py (text and JSON), build.py (making and editing streams),
+hostile.py (damaging them).
 """
 
 import lzma

@@ -279,7 +279,7 @@ class Edit:
                 and step in (None, piece.section.step)]
 
     def find(self, name, step="full"):
-        """The piece of section `name` (`ioapic#1` for instance 1); ValueError when there is none."""
+        """The piece of section `name` (`ioapic#1` for instance 1); ValueError if there is none."""
         for piece in self.sections(step):
             if piece.section.name == name:
                 return piece

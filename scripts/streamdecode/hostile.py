@@ -31,9 +31,10 @@ def truncations(data, inside=True):
         inner = [(record.start + 1, "after the type of"), ((record.start + record.end) // 2,
                                                           "in the middle of")]
         if record.type == "section":
-            inner += [(record.start + 5, "after the id of"), (record.payload, "before the content of"),
-                      (record.payload_end, "before the footer of"), (record.end - 2,
-                                                                     "in the footer of")]
+            inner += [(record.start + 5, "after the id of"),
+                      (record.payload, "before the content of"),
+                      (record.payload_end, "before the footer of"),
+                      (record.end - 2, "in the footer of")]
             if record.ram:
                 pages = [page for page in stream.ram.pages if page.part == record.ram.index][:1]
                 inner += [(page.offset + 4, "in a record of") for page in pages]
