@@ -354,10 +354,11 @@ static void write_data(struct serial *s, uint8_t byte)
     }
     r->thr_ipending = 0;
     r->lsr &= (uint8_t) ~(LSR_HOLDING_EMPTY | LSR_ALL_EMPTY);
-    if (r->tsr_retry) {
-        update_interrupt(s); /* behind a byte that waits */
-    } else {
-        transmit(s);
+    /* the line goes low for a moment even where the byte goes at once: an edge-triggered interrupt
+     * controller must see the next edge */
+    update_interrupt(s);
+    if (!r->tsr_retry) {
+        transmit(s); /* else behind a byte that waits */
     }
 }
 
@@ -508,11 +509,14 @@ static bool serial_realize(struct device *dev, GError **err)
 {
     struct serial *s = (struct serial *)dev;
 
-    if (!chardev_attach(s->chr, &serial_frontend, s, err)) {
-        return false;
-    }
+    /* a chardev that is connected asks for room at once, and the answer may arm a timer */
     s->timeout = vm_timer_new(dev->vm, on_timeout, s);
     s->kick = vm_timer_new(dev->vm, on_kick, s);
+    if (!chardev_attach(s->chr, &serial_frontend, s, err)) {
+        vm_timer_free(s->timeout);
+        vm_timer_free(s->kick);
+        return false;
+    }
     memory_add_io(dev->vm->memory, IO_SPACE_PORT, s->base, REG_COUNT, &serial_ops, s, "serial");
     return true;
 }

@@ -3,8 +3,8 @@
  * The firmware configuration device; see include/hw/nvram/fw_cfg.h.
  *
  *   0x510  16-bit write: select an item, offset 0
- *   0x511  byte read: the next byte of the item; zeros past its end and for items that are not
- *          there. Writes are ignored.
+ *   0x511  byte read (at 0x510 as well): the next byte of the item; zeros past its end and for
+ *          items that are not there. Writes are ignored.
  *   0x514  big-endian guest address of a DMA command: high half, then low half, which starts it.
  *          Reads give "QEMU CFG".
  *
@@ -229,13 +229,13 @@ static void select_key(struct fw_cfg *fw, uint16_t key)
     fw->offset = 0;
 }
 
-static uint64_t port_read(void *opaque, uint64_t offset, unsigned size)
+static uint64_t port_read(void *opaque, uint64_t offset G_GNUC_UNUSED, unsigned size)
 {
     struct fw_cfg *fw = opaque;
     uint64_t length;
     const uint8_t *data;
 
-    if (offset != 1 || size != 1) {
+    if (size != 1) {
         return 0;
     }
     data = item_data(item_of_key(fw, fw->selected), &length);

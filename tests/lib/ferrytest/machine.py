@@ -107,7 +107,7 @@ class Ferry:
             argv += ["-chardev", f"socket,id=qmp0,path={self._listen('qmp')}",
                      "-mon", "chardev=qmp0,mode=control"]
         if qtest:
-            argv += ["-qtest", f"unix:{self._listen('qtest')}", "-qtest-log", self.base + ".qtest"]
+            argv += ["-qtest", f"unix:{self._listen('qtest')}", "-qtest-log", self.base + ".qtestlog"]
         if incoming:
             argv += ["-incoming", incoming]
         if paused:
@@ -209,7 +209,7 @@ class Ferry:
     # ---- what it says ----
 
     def logs(self):
-        return [self.base + suffix for suffix in (".stdout", ".stderr", ".qmplog", ".serial")]
+        return [self.base + suffix for suffix in (".stdout", ".stderr", ".qmplog", ".qtestlog", ".serial")]
 
     def read_log(self, suffix):
         try:
