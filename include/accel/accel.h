@@ -14,6 +14,7 @@
 
 struct vm;
 struct vcpu;
+struct accel;
 
 struct accel_ops {
     const char *name;
@@ -45,6 +46,14 @@ struct accel_ops {
     bool (*dirty_sync)(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err);
     void (*dirty_clear)(struct vm *vm, struct ram_block *block, uint64_t first_page,
                         uint64_t pages);
+
+    /*
+     * All sections of a stream have been given to their owners' load(): puts what they hold into the
+     * accelerator, in the one order that works. vCPUs stopped, machine lock held. What the host
+     * refuses (an MSR, a CPU feature in use) is an error, and the machine must not be started.
+     */
+    bool (*post_load)(struct vm *vm, GError **err);
+    void (*free)(struct accel *accel); /* what accel_*_new made; vCPUs are gone */
 };
 
 struct accel {

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * KVM's dirty ring: each vCPU has a ring of (slot, page) entries that the kernel fills. Taking an
+ * entry: see its DIRTY flag (acquire), note the page, set RESET (release); KVM_RESET_DIRTY_RINGS
+ * then arms the pages taken and frees the entries.
+ *
+ * Taken pages wait in slot->bits until migration syncs. A page is armed again before it is
+ * reported, so a write in between is at worst reported twice, never lost. Hardware may buffer
+ * dirtied pages while a vCPU is in the guest, so a sync makes every vCPU leave it first
+ * (kvm_vcpus_flush()).
+ *
+ * Three who take: sync, a vCPU whose ring is full (it cannot run before), and the reaper thread,
+ * which keeps rings from filling up between syncs: it comes more often the fuller it finds them.
+ * All hold dirty_lock over taking and resetting together.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kvm-internal.h"
+#include "util/bitmap.h"
+#include "util/error.h"
+
+#define REAP_MIN_MS 5
+#define REAP_MAX_MS 1000
+#define RING_MIN    1024u
+
+static size_t ring_bytes(const struct kvm *kvm)
+{
+    return (size_t)kvm->ring_entries * sizeof(struct kvm_dirty_gfn);
+}
+
+bool kvm_ring_enable(struct kvm *kvm, uint32_t entries, GError **err)
+{
+    int acq_rel = kvm_check_extension(kvm->vm, KVM_CAP_DIRTY_LOG_RING_ACQ_REL);
+    int plain = kvm_check_extension(kvm->vm, KVM_CAP_DIRTY_LOG_RING);
+    uint32_t cap = acq_rel ? KVM_CAP_DIRTY_LOG_RING_ACQ_REL : KVM_CAP_DIRTY_LOG_RING;
+    uint32_t max = (uint32_t)(acq_rel ? acq_rel : plain) / sizeof(struct kvm_dirty_gfn);
+    int rc;
+
+    if (!max) {
+        error_set(err, FERRY_ERROR_HOST,
+                  "This host's KVM has no dirty ring; leave out dirty-ring-size");
+        return false;
+    }
+    if (entries < RING_MIN || entries > max || entries & (entries - 1)) {
+        error_set(err, FERRY_ERROR_USER,
+                  "dirty-ring-size is %u, it must be a power of two from %u to %u", entries,
+                  RING_MIN, max);
+        return false;
+    }
+    rc = kvm_vm_enable_cap(kvm->vm, cap, (uint64_t)entries * sizeof(struct kvm_dirty_gfn));
+    if (rc < 0) {
+        error_set_errno(err, FERRY_ERROR_HOST, -rc, "KVM refuses a dirty ring of %u entries",
+                        entries);
+        return false;
+    }
+    kvm->ring_entries = entries;
+    return true;
+}
+
+bool kvm_ring_map(struct kvm_vcpu *v, GError **err)
+{
+    off_t at = (off_t)KVM_DIRTY_LOG_PAGE_OFFSET * getpagesize();
+    void *p = mmap(NULL, ring_bytes(v->kvm), PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, at);
+
+    if (p == MAP_FAILED) {
+        error_set_errno(err, FERRY_ERROR_HOST, errno,
+                        "KVM does not share the dirty ring of vCPU %u", v->vcpu->index);
+        return false;
+    }
+    v->ring = p;
+    return true;
+}
+
+void kvm_ring_unmap(struct kvm_vcpu *v)
+{
+    munmap(v->ring, ring_bytes(v->kvm));
+    v->ring = NULL;
+}
+
+static uint32_t ring_take(struct kvm_vcpu *v)
+{
+    struct kvm *kvm = v->kvm;
+    uint32_t taken = 0;
+
+    while (taken < kvm->ring_entries) {
+        struct kvm_dirty_gfn *e = &v->ring[v->ring_next & (kvm->ring_entries - 1)];
+
+        if (!(__atomic_load_n(&e->flags, __ATOMIC_ACQUIRE) & KVM_DIRTY_GFN_F_DIRTY)) {
+            break;
+        }
+        if (e->slot < kvm->slot_count && kvm->slots[e->slot].bits &&
+            e->offset < kvm->slots[e->slot].pages) {
+            bitmap_set(kvm->slots[e->slot].bits, e->offset);
+        }
+        __atomic_store_n(&e->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
+        v->ring_next++;
+        taken++;
+    }
+    return taken;
+}
+
+/* Returns the number taken from the fullest ring. */
+static uint32_t take_all(struct kvm *kvm)
+{
+    uint32_t most = 0, total = 0;
+
+    for (unsigned i = 0; i < kvm->vcpu_count; i++) {
+        uint32_t n = kvm->vcpus[i].ring ? ring_take(&kvm->vcpus[i]) : 0;
+
+        total += n;
+        most = MAX(most, n);
+    }
+    if (total) {
+        kvm->ring_harvested += total;
+        kvm_vm_ioctl(kvm->vm, KVM_RESET_DIRTY_RINGS, NULL);
+    }
+    return most;
+}
+
+void kvm_ring_harvest(struct kvm *kvm)
+{
+    take_all(kvm);
+}
+
+void kvm_ring_full(struct kvm_vcpu *v)
+{
+    struct kvm *kvm = v->kvm;
+
+    g_mutex_lock(&kvm->dirty_lock);
+    kvm->ring_full++;
+    take_all(kvm);
+    g_mutex_unlock(&kvm->dirty_lock);
+}
+
+static gpointer reaper_thread(gpointer opaque)
+{
+    struct kvm *kvm = opaque;
+    unsigned wait_ms = REAP_MIN_MS;
+
+    g_mutex_lock(&kvm->dirty_lock);
+    while (!kvm->reaper_quit) {
+        uint32_t most = take_all(kvm);
+
+        if (most > kvm->ring_entries / 4) {
+            wait_ms = MAX(wait_ms / 2, (unsigned)REAP_MIN_MS);
+        } else if (most < kvm->ring_entries / 16) {
+            wait_ms = MIN(wait_ms * 2, (unsigned)REAP_MAX_MS);
+        }
+        g_cond_wait_until(&kvm->reaper_wake, &kvm->dirty_lock,
+                          g_get_monotonic_time() + (gint64)wait_ms * G_TIME_SPAN_MILLISECOND);
+    }
+    g_mutex_unlock(&kvm->dirty_lock);
+    return NULL;
+}
+
+void kvm_ring_start(struct kvm *kvm)
+{
+    if (!kvm->reaper) {
+        kvm->reaper_quit = false;
+        kvm->reaper = g_thread_new("kvm-ring-reaper", reaper_thread, kvm);
+    }
+}
+
+void kvm_ring_stop(struct kvm *kvm)
+{
+    if (kvm->reaper) {
+        g_mutex_lock(&kvm->dirty_lock);
+        kvm->reaper_quit = true;
+        g_cond_signal(&kvm->reaper_wake);
+        g_mutex_unlock(&kvm->dirty_lock);
+        g_thread_join(kvm->reaper);
+        kvm->reaper = NULL;
+    }
+}
+
+uint64_t kvm_dirty_ring_harvested(struct vm *vm)
+{
+    struct kvm *kvm = kvm_of(vm);
+    uint64_t n;
+
+    g_mutex_lock(&kvm->dirty_lock);
+    n = kvm->ring_harvested;
+    g_mutex_unlock(&kvm->dirty_lock);
+    return n;
+}
+
+uint64_t kvm_dirty_ring_full_exits(struct vm *vm)
+{
+    struct kvm *kvm = kvm_of(vm);
+    uint64_t n;
+
+    g_mutex_lock(&kvm->dirty_lock);
+    n = kvm->ring_full;
+    g_mutex_unlock(&kvm->dirty_lock);
+    return n;
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Tracking of the guest's writes, as accel_ops has it: from KVM's slots to the bitmaps of blocks.
+ * Where the bits come from is the business of dirty-log.c or dirty-ring.c.
+ *
+ * A block may be mapped in several slots, each of which knows only the writes that went through it;
+ * they are merged: page of the block = (map's offset + offset in the slot) / page size.
+ *
+ * Migration may call from any thread, one at a time, without the machine lock; dirty_lock keeps the
+ * ring's reaper and vCPU threads apart from it.
+ */
+#include "kvm-internal.h"
+#include "util/bitmap.h"
+
+/* dst[first ...] |= src[0 .. count) */
+static void bitmap_or_at(unsigned long *dst, uint64_t first, const unsigned long *src,
+                         uint64_t count)
+{
+    unsigned shift = first % BITS_PER_LONG;
+    unsigned long *to = dst + first / BITS_PER_LONG;
+
+    for (uint64_t i = 0; i < BITMAP_WORDS(count); i++) {
+        unsigned long w = src[i];
+        uint64_t left = count - i * BITS_PER_LONG;
+
+        if (left < BITS_PER_LONG) {
+            w &= (1ul << left) - 1;
+        }
+        if (!w) {
+            continue;
+        }
+        to[i] |= w << shift;
+        if (shift && w >> (BITS_PER_LONG - shift)) {
+            to[i + 1] |= w >> (BITS_PER_LONG - shift);
+        }
+    }
+}
+
+bool kvm_dirty_start(struct vm *vm, GError **err)
+{
+    struct kvm *kvm = kvm_of(vm);
+    uint64_t largest = 0;
+    bool ok = true;
+
+    g_mutex_lock(&kvm->dirty_lock);
+    if (!kvm->tracking) {
+        for (unsigned i = 0; i < kvm->slot_count; i++) {
+            struct kvm_slot *slot = &kvm->slots[i];
+
+            if (slot->tracked) {
+                slot->bits = bitmap_new(slot->pages);
+                largest = MAX(largest, slot->pages);
+            }
+        }
+        kvm->scratch = bitmap_new(largest);
+        ok = kvm_slots_log(kvm, true, err);
+        kvm->tracking = ok;
+    }
+    g_mutex_unlock(&kvm->dirty_lock);
+    if (ok && kvm->ring_entries) {
+        kvm_ring_start(kvm);
+    } else if (!ok) {
+        kvm_dirty_stop(vm);
+    }
+    return ok;
+}
+
+void kvm_dirty_stop(struct vm *vm)
+{
+    struct kvm *kvm = kvm_of(vm);
+
+    if (kvm->ring_entries) {
+        kvm_ring_stop(kvm);
+    }
+    g_mutex_lock(&kvm->dirty_lock);
+    if (kvm->tracking) {
+        kvm_slots_log(kvm, false, NULL);
+        if (kvm->ring_entries) {
+            kvm_ring_harvest(kvm); /* leave empty rings behind */
+        }
+    }
+    kvm->tracking = false;
+    for (unsigned i = 0; i < kvm->slot_count; i++) {
+        g_clear_pointer(&kvm->slots[i].bits, g_free);
+    }
+    g_clear_pointer(&kvm->scratch, g_free);
+    g_mutex_unlock(&kvm->dirty_lock);
+}
+
+bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err)
+{
+    struct kvm *kvm = kvm_of(vm);
+    bool ok = true, flushed = false;
+
+    for (unsigned i = 0; ok && i < kvm->slot_count; i++) {
+        struct kvm_slot *slot = &kvm->slots[i];
+
+        if (slot->map->block != block || !slot->tracked) {
+            continue;
+        }
+        if (kvm->ring_entries && !flushed) {
+            ok = kvm_vcpus_flush(kvm, err);
+            flushed = true;
+        }
+        g_mutex_lock(&kvm->dirty_lock);
+        if (ok && kvm->tracking) {
+            const unsigned long *bits = kvm->scratch;
+
+            if (kvm->ring_entries) {
+                kvm_ring_harvest(kvm);
+                bits = slot->bits;
+            } else {
+                ok = kvm_log_sync(kvm, i, kvm->scratch, err);
+            }
+            if (ok) {
+                bitmap_or_at(bitmap, slot->map->offset >> TARGET_PAGE_BITS, bits, slot->pages);
+            }
+            if (kvm->ring_entries) {
+                memset(slot->bits, 0, BITMAP_WORDS(slot->pages) * sizeof(long));
+            }
+        }
+        g_mutex_unlock(&kvm->dirty_lock);
+    }
+    return ok;
+}
+
+void kvm_dirty_clear(struct vm *vm, struct ram_block *block, uint64_t first_page, uint64_t pages)
+{
+    struct kvm *kvm = kvm_of(vm);
+
+    if (!kvm->manual_protect) {
+        return; /* the log re-arms when it is read, the ring when it is reset */
+    }
+    g_mutex_lock(&kvm->dirty_lock);
+    for (unsigned i = 0; kvm->tracking && i < kvm->slot_count; i++) {
+        struct kvm_slot *slot = &kvm->slots[i];
+        uint64_t at = slot->map->offset >> TARGET_PAGE_BITS;
+        uint64_t first = MAX(first_page, at);
+        uint64_t end = MIN(first_page + pages, at + slot->pages);
+
+        if (slot->map->block == block && slot->tracked && first < end) {
+            kvm_log_clear(kvm, i, first - at, end - first);
+        }
+    }
+    g_mutex_unlock(&kvm->dirty_lock);
+}

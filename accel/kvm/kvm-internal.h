@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the files of accel/kvm share. */
+#ifndef ACCEL_KVM_INTERNAL_H
+#define ACCEL_KVM_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "accel/accel.h"
+#include "accel/kvm.h"
+#include "system/vcpu.h"
+#include "system/vm.h"
+
+/* One KVM memory slot per RAM map, same index; the slot id is the index. */
+struct kvm_slot {
+    const struct ram_map *map;
+    bool tracked; /* guest writes to it are tracked when tracking is on */
+    uint64_t pages;
+    /*
+     * Dirty log: pages reported to migration and not yet re-armed (manual protect). Dirty ring:
+     * pages taken out of the rings and not yet reported. While tracking is on; dirty_lock.
+     */
+    unsigned long *bits;
+};
+
+struct kvm_vcpu {
+    struct vcpu *vcpu;
+    struct kvm *kvm;
+    int fd;
+    struct kvm_run *run;
+
+    /* machine lock */
+    pthread_t pthread;
+    bool thread_started;
+    bool parked; /* outside the run loop, in a consistent state */
+    bool held;   /* does not run until the next resume or reset (failed, or asked for one) */
+    bool quit;
+    GQueue work; /* struct vcpu_work * */
+    GCond wake;
+
+    /* odd while in KVM_RUN; whoever waits for an exit watches it change */
+    _Atomic unsigned run_seq;
+
+    /* dirty ring; dirty_lock */
+    struct kvm_dirty_gfn *ring;
+    uint32_t ring_next;
+};
+
+struct kvm {
+    struct accel accel;
+    struct vm *vm;
+    int fd, vm_fd;
+    size_t run_size; /* bytes of a vCPU's shared page(s) */
+
+    GPtrArray *parts; /* struct kvm_part *, by stage */
+
+    struct kvm_slot *slots;
+    unsigned slot_count;
+
+    struct kvm_vcpu *vcpus; /* NULL before start */
+    unsigned vcpu_count;
+    bool running;      /* vCPUs may run; machine lock */
+    GCond parked_cond; /* a vCPU parked, or a work item is done */
+
+    /* dirty tracking */
+    GMutex dirty_lock; /* slots' bits, rings; never taken before the machine lock is asked for */
+    bool tracking;
+    bool manual_protect;    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
+    unsigned long *scratch; /* one slot's bitmap, for the ioctls */
+    uint32_t ring_entries;  /* 0: dirty log */
+    uint64_t ring_harvested, ring_full;
+    GThread *reaper;
+    GCond reaper_wake; /* with dirty_lock */
+    bool reaper_quit;
+    GMutex exit_lock; /* for exit_cond; a leaf */
+    GCond exit_cond;  /* a vCPU left KVM_RUN while exit_waiters > 0 */
+    _Atomic unsigned exit_waiters;
+};
+
+static inline struct kvm *kvm_of(const struct vm *vm)
+{
+    return (struct kvm *)vm->accel; /* accel is the first member */
+}
+
+/* slots.c */
+bool kvm_slots_create(struct kvm *kvm, GError **err);
+void kvm_slots_free(struct kvm *kvm);
+/* Turns logging of guest writes on or off for all tracked slots. */
+bool kvm_slots_log(struct kvm *kvm, bool on, GError **err);
+
+/* vcpu.c */
+bool kvm_vcpus_create(struct kvm *kvm, GError **err);
+void kvm_vcpus_destroy(struct kvm *kvm);
+void kvm_pause(struct vm *vm);
+void kvm_resume(struct vm *vm);
+/*
+ * Waits until every vCPU that is inside the guest now has left it once, so that what its hardware
+ * buffered about dirtied pages has been flushed. False after 30 s. No locks held.
+ */
+bool kvm_vcpus_flush(struct kvm *kvm, GError **err);
+
+/* exit.c: handles the exit in run; false: the vCPU must look at its requests before going on. */
+bool kvm_handle_exit(struct kvm_vcpu *v);
+/* KVM_RUN itself failed. */
+void kvm_run_failed(struct kvm_vcpu *v, int errnum);
+
+/* dirty.c: what log and ring share. */
+extern const struct accel_ops kvm_accel_ops;
+bool kvm_dirty_start(struct vm *vm, GError **err);
+void kvm_dirty_stop(struct vm *vm);
+bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err);
+void kvm_dirty_clear(struct vm *vm, struct ram_block *block, uint64_t first_page, uint64_t pages);
+
+/* dirty-log.c */
+bool kvm_log_sync(struct kvm *kvm, unsigned slot, unsigned long *bitmap, GError **err);
+void kvm_log_clear(struct kvm *kvm, unsigned slot, uint64_t first, uint64_t pages);
+
+/* dirty-ring.c */
+bool kvm_ring_enable(struct kvm *kvm, uint32_t entries, GError **err);
+bool kvm_ring_map(struct kvm_vcpu *v, GError **err);
+void kvm_ring_unmap(struct kvm_vcpu *v);
+void kvm_ring_start(struct kvm *kvm);
+void kvm_ring_stop(struct kvm *kvm);
+/* Takes everything out of all rings into the slots' bits and re-arms those pages. dirty_lock. */
+void kvm_ring_harvest(struct kvm *kvm);
+/* On a vCPU thread: its ring is full. */
+void kvm_ring_full(struct kvm_vcpu *v);
+
+#endif

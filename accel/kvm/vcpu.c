@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * vCPU threads: starting, stopping, kicking, and work done on them.
+ *
+ * A thread is parked (waits on its condition, machine lock) or in its run loop (no lock, except
+ * while an exit reaches a device). Between KVM_RUN calls nothing is pending in the kernel half: an
+ * exit that was handled is completed by entering KVM_RUN once more with immediate_exit set, so a
+ * parked vCPU's state is always consistent.
+ *
+ * Leaving the guest: whoever wants it sets immediate_exit and sends SIGUSR1. The thread clears
+ * immediate_exit only under the machine lock right before it looks at what is asked of it, so no
+ * request is lost between the look and KVM_RUN.
+ *
+ * Lock order: machine lock, then exit_lock. kvm_pause() waits with the machine lock dropped
+ * (through the condition), because a vCPU may need it to finish its exit.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "kvm-internal.h"
+#include "util/error.h"
+
+#define KICK_SIGNAL   SIGUSR1
+#define FLUSH_TIMEOUT (30 * G_TIME_SPAN_SECOND)
+#define FLUSH_RETRY   (10 * G_TIME_SPAN_MILLISECOND)
+
+struct vcpu_work {
+    void (*fn)(struct vcpu *vcpu, void *opaque);
+    void *opaque;
+    bool wait; /* somebody waits and frees it */
+    bool done;
+};
+
+static void on_kick(int sig)
+{
+    (void)sig; /* only there to interrupt KVM_RUN */
+}
+
+static void set_immediate_exit(struct kvm_vcpu *v, uint8_t value)
+{
+    __atomic_store_n(&v->run->immediate_exit, value, __ATOMIC_SEQ_CST);
+}
+
+static void kick(struct kvm_vcpu *v)
+{
+    set_immediate_exit(v, 1);
+    if (v->thread_started) {
+        pthread_kill(v->pthread, KICK_SIGNAL);
+    }
+}
+
+void kvm_kick_vcpu(struct vcpu *vcpu)
+{
+    kick(vcpu->accel_data);
+}
+
+static void run_work(struct kvm_vcpu *v)
+{
+    struct vcpu_work *w;
+
+    while ((w = g_queue_pop_head(&v->work))) {
+        w->fn(v->vcpu, w->opaque);
+        if (w->wait) {
+            w->done = true;
+            g_cond_broadcast(&v->kvm->parked_cond);
+        } else {
+            g_free(w);
+        }
+    }
+}
+
+void kvm_run_on_vcpu(struct vcpu *vcpu, void (*fn)(struct vcpu *vcpu, void *opaque), void *opaque,
+                     bool wait)
+{
+    struct kvm_vcpu *v = vcpu->accel_data;
+
+    if (!v->thread_started || pthread_equal(pthread_self(), v->pthread)) {
+        fn(vcpu, opaque);
+        return;
+    }
+    struct vcpu_work *w = g_new(struct vcpu_work, 1);
+
+    *w = (struct vcpu_work){ .fn = fn, .opaque = opaque, .wait = wait };
+    g_queue_push_tail(&v->work, w);
+    g_cond_signal(&v->wake);
+    kick(v);
+    if (wait) {
+        while (!w->done) {
+            g_cond_wait(&v->kvm->parked_cond, &v->kvm->vm->lock);
+        }
+        g_free(w);
+    }
+}
+
+/* One KVM_RUN. False: look at the requests. */
+static bool run_once(struct kvm_vcpu *v)
+{
+    int rc, errnum;
+
+    atomic_fetch_add(&v->run_seq, 1);
+    rc = ioctl(v->fd, KVM_RUN, 0l);
+    errnum = errno;
+    atomic_fetch_add(&v->run_seq, 1);
+    if (atomic_load(&v->kvm->exit_waiters)) {
+        g_mutex_lock(&v->kvm->exit_lock);
+        g_cond_broadcast(&v->kvm->exit_cond);
+        g_mutex_unlock(&v->kvm->exit_lock);
+    }
+    if (rc < 0) {
+        if (errnum != EINTR && errnum != EAGAIN) {
+            kvm_run_failed(v, errnum);
+        }
+        return false;
+    }
+    return kvm_handle_exit(v);
+}
+
+static gpointer vcpu_thread(gpointer opaque)
+{
+    struct kvm_vcpu *v = opaque;
+    struct kvm *kvm = v->kvm;
+    struct vm *vm = kvm->vm;
+    sigset_t set;
+
+    /* signals for the process belong to the main thread */
+    sigfillset(&set);
+    sigdelset(&set, KICK_SIGNAL);
+    sigdelset(&set, SIGBUS);
+    sigdelset(&set, SIGSEGV);
+    pthread_sigmask(SIG_SETMASK, &set, NULL);
+
+    vm_lock(vm);
+    v->vcpu->thread_id = (int)syscall(SYS_gettid);
+    v->pthread = pthread_self();
+    v->thread_started = true;
+    v->parked = true;
+    g_cond_broadcast(&kvm->parked_cond);
+    while (!v->quit) {
+        run_work(v);
+        if (v->quit) {
+            break;
+        }
+        /* somebody asked the main loop for a reset or a stop: the guest must not run past it */
+        if (!kvm->running || v->held || vm_request_pending(vm)) {
+            if (!v->parked) {
+                v->parked = true;
+                g_cond_broadcast(&kvm->parked_cond);
+            }
+            g_cond_wait(&v->wake, &vm->lock);
+            continue;
+        }
+        v->parked = false;
+        set_immediate_exit(v, 0);
+        vm_unlock(vm);
+        while (run_once(v)) {
+        }
+        vm_lock(vm);
+    }
+    v->parked = true;
+    g_cond_broadcast(&kvm->parked_cond);
+    vm_unlock(vm);
+    return NULL;
+}
+
+static bool all_parked(const struct kvm *kvm)
+{
+    for (unsigned i = 0; i < kvm->vcpu_count; i++) {
+        if (!kvm->vcpus[i].parked) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void kvm_pause(struct vm *vm)
+{
+    struct kvm *kvm = kvm_of(vm);
+
+    /* the lock is dropped in the wait, so a resume may come between: this pause wins */
+    for (;;) {
+        bool was = kvm->running;
+
+        kvm->running = false;
+        if (all_parked(kvm)) {
+            return;
+        }
+        for (unsigned i = 0; was && i < kvm->vcpu_count; i++) {
+            kick(&kvm->vcpus[i]);
+        }
+        g_cond_wait(&kvm->parked_cond, &vm->lock);
+    }
+}
+
+void kvm_resume(struct vm *vm)
+{
+    struct kvm *kvm = kvm_of(vm);
+
+    kvm->running = true;
+    for (unsigned i = 0; i < kvm->vcpu_count; i++) {
+        kvm->vcpus[i].held = false;
+        g_cond_signal(&kvm->vcpus[i].wake);
+    }
+}
+
+bool kvm_vcpus_flush(struct kvm *kvm, GError **err)
+{
+    gint64 deadline = g_get_monotonic_time() + FLUSH_TIMEOUT;
+    g_autofree unsigned *seq = g_new(unsigned, kvm->vcpu_count + 1);
+    bool ok = true;
+
+    atomic_fetch_add(&kvm->exit_waiters, 1);
+    for (unsigned i = 0; i < kvm->vcpu_count; i++) {
+        seq[i] = atomic_load(&kvm->vcpus[i].run_seq);
+        if (seq[i] & 1) {
+            kick(&kvm->vcpus[i]);
+        }
+    }
+    g_mutex_lock(&kvm->exit_lock);
+    for (unsigned i = 0; ok && i < kvm->vcpu_count; i++) {
+        struct kvm_vcpu *v = &kvm->vcpus[i];
+
+        while (ok && seq[i] & 1 && atomic_load(&v->run_seq) == seq[i]) {
+            gint64 now = g_get_monotonic_time();
+
+            if (!g_cond_wait_until(&kvm->exit_cond, &kvm->exit_lock, now + FLUSH_RETRY)) {
+                kick(v); /* it cleared immediate_exit just after our kick: once more */
+            }
+            if (now > deadline) {
+                error_set(err, FERRY_ERROR_HOST,
+                          "vCPU %u did not leave the guest within 30 seconds, so its dirty pages "
+                          "are not known",
+                          i);
+                ok = false;
+            }
+        }
+    }
+    g_mutex_unlock(&kvm->exit_lock);
+    atomic_fetch_sub(&kvm->exit_waiters, 1);
+    return ok;
+}
+
+static bool vcpu_create(struct kvm *kvm, unsigned i, GError **err)
+{
+    struct kvm_vcpu *v = &kvm->vcpus[i];
+    g_autofree char *name = g_strdup_printf("CPU %u/KVM", i);
+    void *run;
+
+    *v = (struct kvm_vcpu){ .vcpu = kvm->vm->vcpus[i], .kvm = kvm, .fd = -1 };
+    g_queue_init(&v->work);
+    g_cond_init(&v->wake);
+    v->parked = true;
+    kvm->vcpu_count = i + 1;
+    v->fd = ioctl(kvm->vm_fd, KVM_CREATE_VCPU, (long)i);
+    if (v->fd < 0) {
+        error_set_errno(err, FERRY_ERROR_HOST, errno, "KVM cannot create vCPU %u", i);
+        return false;
+    }
+    run = mmap(NULL, kvm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, v->fd, 0);
+    if (run == MAP_FAILED) {
+        error_set_errno(err, FERRY_ERROR_HOST, errno, "KVM does not share the state of vCPU %u", i);
+        return false;
+    }
+    v->run = run;
+    v->vcpu->accel_data = v;
+    if (kvm->ring_entries && !kvm_ring_map(v, err)) {
+        return false;
+    }
+    v->vcpu->thread = g_thread_try_new(name, vcpu_thread, v, err);
+    if (!v->vcpu->thread) {
+        g_prefix_error(err, "Cannot start the thread of vCPU %u: ", i);
+        return false;
+    }
+    while (!v->thread_started) {
+        g_cond_wait(&kvm->parked_cond, &kvm->vm->lock);
+    }
+    return true;
+}
+
+bool kvm_vcpus_create(struct kvm *kvm, GError **err)
+{
+    struct sigaction sa = { .sa_handler = on_kick };
+    unsigned count = kvm->vm->vcpu_count;
+    int max = kvm_check_extension(kvm->vm, KVM_CAP_MAX_VCPUS);
+
+    if (max && count > (unsigned)max) {
+        error_set(err, FERRY_ERROR_HOST, "KVM runs at most %d vCPUs, the machine has %u", max,
+                  count);
+        return false;
+    }
+    sigaction(KICK_SIGNAL, &sa, NULL);
+    kvm->vcpus = g_new0(struct kvm_vcpu, count);
+    for (unsigned i = 0; i < count; i++) {
+        if (!vcpu_create(kvm, i, err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void kvm_vcpus_destroy(struct kvm *kvm)
+{
+    struct vm *vm = kvm->vm;
+
+    if (!kvm->vcpus) {
+        return;
+    }
+    kvm_pause(vm);
+    for (unsigned i = 0; i < kvm->vcpu_count; i++) {
+        struct kvm_vcpu *v = &kvm->vcpus[i];
+
+        v->quit = true;
+        g_cond_signal(&v->wake);
+        if (v->vcpu->thread) {
+            vm_unlock(vm);
+            g_thread_join(v->vcpu->thread);
+            vm_lock(vm);
+            v->vcpu->thread = NULL;
+        }
+        g_assert(g_queue_is_empty(&v->work));
+        if (v->ring) {
+            kvm_ring_unmap(v);
+        }
+        if (v->run) {
+            munmap(v->run, kvm->run_size);
+        }
+        if (v->fd >= 0) {
+            close(v->fd);
+        }
+        g_cond_clear(&v->wake);
+        v->vcpu->accel_data = NULL;
+    }
+    g_clear_pointer(&kvm->vcpus, g_free);
+    kvm->vcpu_count = 0;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The machine's x86 processors: made by the board from -cpu and -smp, run by the accelerator, saved
+ * in the sections cpu_common, cpu and apic.
+ */
+#ifndef TARGET_I386_CPU_H
+#define TARGET_I386_CPU_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "system/vcpu.h"
+
+struct vm;
+struct vm_config;
+
+/*
+ * Makes vm->vcpus from cfg's -cpu and -smp, resolves the CPU model against the accelerator, and
+ * registers the sections of all vCPUs where include/hw/i386/savevm-order.h wants them, kvm-tpr-opt
+ * (device "kvmvapic") included. vm->accel exists and is not started. Machine lock held.
+ */
+bool x86_cpus_new(struct vm *vm, const struct vm_config *cfg, GError **err);
+/* After accel->ops->stop; vm->vcpus is NULL afterwards. */
+void x86_cpus_free(struct vm *vm);
+
+/*
+ * A move of a running machine: the guest stood still for pause_ns until now, and its clocks shall
+ * have gone on. On a destination, called after the stream was loaded and before vm_start(): adds
+ * the pause to the TSC and to kvmclock, and what passes from now to the start too. On a source that
+ * runs again after a failed move only kvmclock stood still, so only it is moved. False (and nothing
+ * is done) without KVM or for a negative pause. vCPUs stopped, machine lock held.
+ */
+bool x86_clock_adjust(struct vm *vm, int64_t pause_ns);
+
+/* The time that the first vCPU would compute from its kvmclock page now; false: it has none. vCPUs
+ * stopped, machine lock held. */
+bool x86_guest_clock_ns(struct vm *vm, uint64_t *ns);
+
+/* The TSC frequency of the guest in kHz; 0: not known. */
+int64_t x86_tsc_khz(struct vm *vm);
+
+#endif
