@@ -64,8 +64,8 @@ class Ged(QTestCase):
         self.vm.wait()
 
     def test_as_qemu(self):
-        self.compare([f"read{s} {a:#x}" for a in (EVENTS, EVENTS + 2, SLEEP_CONTROL, SLEEP_STATUS, RESET)
-                      for s in "bwlq"] +
+        self.compare([f"read{s} {EVENTS + o:#x}" for s in "bw" for o in (0, 1)] + [f"readl {EVENTS:#x}"] +
+                     [f"readb {a:#x}" for a in (SLEEP_CONTROL, SLEEP_STATUS, RESET)] +
                      [f"writeb {SLEEP_CONTROL:#x} 0x15", f"readb {SLEEP_CONTROL:#x}",
                       f"writel {EVENTS:#x} 0xff", f"readl {EVENTS:#x}"])
 
