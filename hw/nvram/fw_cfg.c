@@ -542,7 +542,7 @@ static const struct vmstate fw_cfg_vmstate = {
     .fields =
         (const struct vmstate_field[]){
             VMS_F(struct fw_cfg_state, "cur_entry", VMS_U16, cur_entry),
-            VMS_F(struct fw_cfg_state, "cur_offset", VMS_U32, cur_offset),
+            VMS_F(struct fw_cfg_state, "cur_offset[1]", VMS_U32, cur_offset),
             {},
         },
     .subsections =

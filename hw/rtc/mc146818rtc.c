@@ -704,10 +704,10 @@ static const struct vmstate rtc_vmstate = {
         (const struct vmstate_field[]){
             VMS_BYTES(struct rtc_state, "cmos_data", cmos, CMOS_SIZE),
             VMS_F(struct rtc_state, "cmos_index", VMS_U8, index),
-            VMS_PAD("unused", 28),
+            VMS_PAD("unused[0]", 28),
             VMS_F(struct rtc_state, "periodic_timer", VMS_TIMER, periodic_timer),
             VMS_F(struct rtc_state, "next_periodic_time", VMS_I64, next_periodic),
-            VMS_PAD("unused", 24),
+            VMS_PAD("unused[1]", 24),
             VMS_F(struct rtc_state, "irq_coalesced", VMS_U32, irq_coalesced),
             VMS_F(struct rtc_state, "period", VMS_U32, period),
             VMS_F(struct rtc_state, "base_rtc", VMS_U64, base_rtc),
