@@ -49,6 +49,10 @@ bool kvm_dirty_start(struct vm *vm, GError **err)
 
             if (slot->tracked) {
                 slot->bits = bitmap_new(slot->pages);
+                if (kvm->initially_set) {
+                    /* all are reported as dirty until the first round has cleared them */
+                    bitmap_set_range(slot->bits, 0, slot->pages);
+                }
                 largest = MAX(largest, slot->pages);
             }
         }

@@ -65,6 +65,7 @@ struct kvm {
     /* dirty tracking */
     GMutex dirty_lock; /* slots' bits, rings; never taken before the machine lock is asked for */
     bool tracking;
+    bool initially_set;     /* tracking begins with every page dirty and not yet write-protected */
     bool manual_protect;    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
     unsigned long *scratch; /* one slot's bitmap, for the ioctls */
     uint32_t ring_entries;  /* 0: dirty log */

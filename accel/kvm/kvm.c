@@ -382,6 +382,7 @@ struct accel *accel_kvm_new(struct vm *vm, uint32_t dirty_ring_size, GError **er
 
         kvm->manual_protect = modes & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE &&
                               !enable_cap(kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, (uint64_t)modes);
+        kvm->initially_set = kvm->manual_protect && modes & KVM_DIRTY_LOG_INITIALLY_SET;
     }
     kvm->run_size = (size_t)MAX(ioctl(kvm->fd, KVM_GET_VCPU_MMAP_SIZE, 0l), 0);
     if (kvm->run_size < sizeof(struct kvm_run)) {
