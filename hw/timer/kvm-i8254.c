@@ -129,12 +129,14 @@ static bool pit_put(void *opaque, GError **err)
 {
     struct pit *pit = opaque;
     struct kvm_pit_state2 k = { .flags = pit->state.irq_disabled ? KVM_PIT_FLAGS_HPET_LEGACY : 0 };
+    struct kvm_irq_level low = { .irq = 0, .level = 0 };
     int64_t offset = host_offset(pit);
     int rc;
 
     if (!pit->pending) {
         return true;
     }
+    kvm_vm_ioctl(pit->dev.vm, KVM_IRQ_LINE, &low);
     for (unsigned i = 0; i < PIT_CHANNELS; i++) {
         const struct pit_channel *from = &pit->state.channels[i];
 

@@ -173,7 +173,7 @@ struct x86_cpus {
     uint64_t mcg_cap;
     int64_t tsc_khz;               /* of the guest */
     struct cpu_state *reset_state; /* what MSRs are compared with that a host may lack */
-    bool has_sregs2, has_xcrs, has_exception_payload, has_triple_fault;
+    bool has_sregs2, has_xcrs, has_exception_payload, has_triple_fault, has_tsc_control;
     bool loaded; /* state comes from a stream and has not run since */
     /* x86_clock_adjust(): by how much the loaded TSC values lag at host time adjust_at (monotonic
      * clock, ns); 0: not asked for */

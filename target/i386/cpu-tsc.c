@@ -108,13 +108,12 @@ void cpus_tsc_stopped(struct x86_cpus *all)
 bool cpu_tsc_set_khz(struct x86_cpu *cpu, int64_t khz, GError **err)
 {
     int64_t have = cpu->all->tsc_khz, apart = khz > have ? khz - have : have - khz;
-    int rc;
 
     if (!khz || !have || khz == have) {
         return true;
     }
-    rc = kvm_vcpu_ioctl(&cpu->vcpu, KVM_SET_TSC_KHZ, (void *)(uintptr_t)khz);
-    if (rc >= 0) {
+    if (cpu->all->has_tsc_control &&
+        kvm_vcpu_ioctl(&cpu->vcpu, KVM_SET_TSC_KHZ, (void *)(uintptr_t)khz) >= 0) {
         return true;
     }
     /* 250 ppm is what KVM itself takes for the same frequency, and what clocks are measured to */

@@ -7,6 +7,7 @@
  * Caches: "host" and "max" show the host's, shared as the guest's topology is; "qemu64" shows a
  * fixed set, whose encodings (leaves 2, 4, 0x80000005, 0x80000006) are what QEMU's guests see.
  */
+#include <cpuid.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -175,17 +176,6 @@ static void add_caches_intel(struct builder *b)
     if (is_amd(b)) {
         return;
     }
-    if (b->model->is_host) {
-        add_host(b, 2, 0, false);
-        for (unsigned i = 0; i < 8; i++) {
-            e = add_host(b, 4, i, true);
-            cache_sharing(e, b->all);
-            if (!(e->eax & 31)) {
-                break;
-            }
-        }
-        return;
-    }
     e = add(b, 2, 0, false);
     e->eax = 1;
     e->ecx = b->model->options.l3_cache ? 0x4d : 0;
@@ -246,7 +236,7 @@ static void add_basic(struct builder *b)
 
     e = add(b, 1, 0, false);
     e->eax = signature(b);
-    e->ebx = MIN(per_package, 255u) << 16 | 8u << 8; /* CLFLUSH lines of 64 bytes */
+    e->ebx = (per_package > 1 ? MIN(per_package, 255u) << 16 : 0) | 8u << 8; /* CLFLUSH: 64 bytes */
     e->ecx = b->words[FW_1_ECX];
     e->edx = b->words[FW_1_EDX];
 
@@ -260,9 +250,11 @@ static void add_basic(struct builder *b)
     e->ebx = b->words[FW_7_0_EBX];
     e->ecx = b->words[FW_7_0_ECX];
     e->edx = b->words[FW_7_0_EDX];
-    e = add(b, 7, 1, true);
-    e->eax = b->words[FW_7_1_EAX];
-    e->edx = b->words[FW_7_1_EDX];
+    if (e->eax) {
+        e = add(b, 7, 1, true);
+        e->eax = b->words[FW_7_1_EAX];
+        e->edx = b->words[FW_7_1_EDX];
+    }
     if (b->model->options.pmu && b->level >= 0xa) {
         add_host(b, 0xa, 0, false);
     }
@@ -303,7 +295,11 @@ static void add_brand(struct builder *b)
 
     if (!id && b->model->is_host) {
         for (unsigned i = 0; i < 3; i++) {
-            add_host(b, 0x80000002 + i, 0, false);
+            struct kvm_cpuid_entry2 *e = add_host(b, 0x80000002 + i, 0, false);
+
+            if (!e->eax) { /* some KVMs leave this to the program */
+                __get_cpuid(e->function, &e->eax, &e->ebx, &e->ecx, &e->edx);
+            }
         }
         return;
     }
@@ -337,18 +333,13 @@ static void add_extended(struct builder *b)
         e->edx |= b->words[FW_1_EDX] & 0x0183f3ff; /* AMD repeats these bits of leaf 1 here */
     }
     add_brand(b);
-    if (b->model->is_host) {
-        add_host(b, 0x80000005, 0, false);
-        add_host(b, 0x80000006, 0, false);
-    } else {
-        e = add(b, 0x80000005, 0, false);
-        e->eax = e->ebx = 0x01ff01ff;
-        e->ecx = e->edx = 0x40020140;
-        e = add(b, 0x80000006, 0, false);
-        e->ebx = 0x42004200;
-        e->ecx = 0x02008140;
-        e->edx = b->model->options.l3_cache ? 0x00808140 : 0;
-    }
+    e = add(b, 0x80000005, 0, false);
+    e->eax = e->ebx = 0x01ff01ff;
+    e->ecx = e->edx = 0x40020140;
+    e = add(b, 0x80000006, 0, false);
+    e->ebx = 0x42004200;
+    e->ecx = 0x02008140;
+    e->edx = b->model->options.l3_cache ? 0x00808140 : 0;
     e = add(b, 0x80000007, 0, false);
     e->edx = b->words[FW_8000_0007_EDX];
     e = add(b, 0x80000008, 0, false);

@@ -115,7 +115,8 @@ static bool cpus_vcpu_created(void *opaque, struct vcpu *vcpu, GError **err)
         }
     }
     if (all->def.tsc_khz &&
-        kvm_vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)(uintptr_t)all->def.tsc_khz) < 0) {
+        (!all->has_tsc_control ||
+         kvm_vcpu_ioctl(vcpu, KVM_SET_TSC_KHZ, (void *)(uintptr_t)all->def.tsc_khz) < 0)) {
         error_set(err, FERRY_ERROR_HOST,
                   "This host cannot give the guest a TSC of %u kHz; leave out tsc-frequency",
                   all->def.tsc_khz);
@@ -167,6 +168,7 @@ static bool cpus_host_init(struct x86_cpus *all, GError **err)
         all->mcg_cap = (MCG_CAP_DEFAULT & mcg & ~UINT64_C(0xff)) | banks;
     }
     all->has_sregs2 = kvm_check_extension(vm, KVM_CAP_SREGS2);
+    all->has_tsc_control = kvm_check_extension(vm, KVM_CAP_TSC_CONTROL);
     all->has_xcrs = kvm_check_extension(vm, KVM_CAP_XCRS);
     all->has_exception_payload = kvm_check_extension(vm, KVM_CAP_EXCEPTION_PAYLOAD);
     all->has_triple_fault = kvm_check_extension(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT);
