@@ -48,6 +48,7 @@ struct load {
     uint32_t ram_id;
     bool return_path; /* the source reads one */
     bool offered;     /* FERRY_PING_MAGIC came: HELLO was sent */
+    uint64_t can;     /* FERRY_FEATURE_* that this side has */
     uint64_t features;
     bool go;           /* FERRY_GO came */
     uint64_t pause_ns; /* what it said */
@@ -85,7 +86,7 @@ static bool send_hello(struct load *l, GError **err)
     static const char version[] = "ferry " FERRY_VERSION;
     uint8_t payload[12 + 1 + sizeof(version)];
     uint32_t v = GUINT32_TO_BE(FERRY_VERSION_1);
-    uint64_t f = GUINT64_TO_BE((uint64_t)FERRY_FEATURES_ALL);
+    uint64_t f = GUINT64_TO_BE(l->can);
 
     memcpy(payload, &v, 4);
     memcpy(payload + 4, &f, 8);
@@ -120,7 +121,7 @@ static bool command_features(struct load *l, GError **err)
     if (!in_be64(l->s, &features, err)) {
         return false;
     }
-    if (!l->offered || (features & ~(uint64_t)FERRY_FEATURES_ALL)) {
+    if (!l->offered || (features & ~l->can)) {
         return refuse(l, err, "Ferry features 0x%" PRIx64 " that were not offered", features);
     }
     l->features = features;
@@ -265,7 +266,14 @@ static bool load_header(struct load *l, GError **err)
     if (type != STREAM_CONFIGURATION) {
         return refuse(l, err, "Configuration section missing");
     }
-    return configuration_load(l->in, l->s, err);
+    if (!configuration_load(l->in, l->s, err)) {
+        return false;
+    }
+    l->can = FERRY_FEATURE_COMMIT;
+    if (ram_load_begin(l->ram, l->in->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED])) {
+        l->can |= FERRY_FEATURE_ZEROED;
+    }
+    return true;
 }
 
 static bool load_records(struct load *l, GError **err)
@@ -448,6 +456,7 @@ static void send_failure(struct load *l, const GError *error)
 static bool load_all(struct load *l, GError **err)
 {
     vm_lock(l->vm);
+    migration_options_get(l->in->m, &l->in->options); /* until now they could be changed */
     migration_set_status(l->in->m, MIGRATION_STATUS_ACTIVE);
     vm_unlock(l->vm);
     migration_hold(l->in->m, MIGRATION_HOLD_POINT_INCOMING_SETUP, &l->in->cancelled);
@@ -485,7 +494,7 @@ static gpointer incoming_thread(gpointer opaque)
     GError *error = NULL;
     struct channel *ch;
 
-    l.ram = ram_load_new(in->vm, in->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED]);
+    l.ram = ram_load_new(in->vm);
     l.devices = savevm_load_new(in->vm->savevm);
     ram_load_zero(l.ram);
     ch = transport_accept(in->listener, in->cancel_fd, 0, &error);
@@ -531,7 +540,6 @@ bool incoming_start(struct migration *m, struct transport_address *addr, int fd,
     in->listener = listener;
     in->exit_on_error = exit_on_error;
     in->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    migration_options_get(m, &in->options);
     m->in = in;
     migration_set_status(m, MIGRATION_STATUS_SETUP);
     in->thread = g_thread_new("mig/incoming", incoming_thread, in);

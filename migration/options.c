@@ -95,7 +95,9 @@ bool qmp_migrate_set_capabilities(struct vm *vm, const struct qmp_migrate_set_ca
 {
     struct migration *m = vm->migration;
 
-    if (migration_is_active(m)) {
+    /* a destination that still waits for its source may be told what to expect */
+    if (migration_is_active(m) &&
+        !(vm->run_state == RUN_STATE_INMIGRATE && m->status == MIGRATION_STATUS_SETUP)) {
         error_set(err, FERRY_ERROR_USER, "There's a migration process in progress");
         return false;
     }

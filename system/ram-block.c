@@ -211,6 +211,7 @@ struct ram_block *ram_block_new(struct memory *mem, const char *idstr, uint64_t 
     b->fd = -1;
     b->page_size = TARGET_PAGE_SIZE;
     b->shared = backing->share;
+    b->persistent = backing->type == RAM_FILE && backing->share;
     b->migratable = true;
     b->resizable = max_size > size;
 

@@ -48,6 +48,7 @@ struct ram_block {
     uint64_t page_size;   /* of the host memory: 4096 or a huge page */
     int fd;               /* -1 for anonymous memory */
     bool shared;          /* another process can see the same memory (share=on) */
+    bool persistent; /* a shared file: its content may be older than this process, and somebody's */
     bool resizable;
     bool migratable; /* false: not in the stream */
     uint64_t gpa;    /* first mapped address, 0 when not mapped (what x-ignore-shared sends) */

@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "migration/ram/pages.h"
 #include "migration/stream/format.h"
@@ -24,16 +25,15 @@ struct ram_load {
     unsigned count;
 };
 
-struct ram_load *ram_load_new(struct vm *vm, bool ignore_shared)
+struct ram_load *ram_load_new(struct vm *vm)
 {
     struct ram_load *rl = g_new0(struct ram_load, 1);
 
     rl->vm = vm;
-    rl->ignore_shared = ignore_shared;
     rl->count = ram_block_count(vm->memory);
-    rl->received = g_new0(unsigned long *, rl->count);
+    rl->touched = g_new0(unsigned long *, rl->count);
     for (unsigned i = 0; i < rl->count; i++) {
-        rl->received[i] = bitmap_new(ram_block_at(vm->memory, i)->max_length >> TARGET_PAGE_BITS);
+        rl->touched[i] = bitmap_new(ram_block_at(vm->memory, i)->max_length >> TARGET_PAGE_BITS);
     }
     return rl;
 }
@@ -42,9 +42,9 @@ void ram_load_free(struct ram_load *rl)
 {
     if (rl) {
         for (unsigned i = 0; i < rl->count; i++) {
-            g_free(rl->received[i]);
+            g_free(rl->touched[i]);
         }
-        g_free(rl->received);
+        g_free(rl->touched);
         g_free(rl);
     }
 }
@@ -54,10 +54,31 @@ void ram_load_zero(struct ram_load *rl)
     for (unsigned i = 0; i < rl->count; i++) {
         struct ram_block *b = ram_block_at(rl->vm->memory, i);
 
-        if (b->migratable && !(rl->ignore_shared && b->shared)) {
+        if (b->migratable && !b->persistent) {
             ram_block_zero(b);
         }
     }
+}
+
+bool ram_load_begin(struct ram_load *rl, bool ignore_shared)
+{
+    bool zeroed = true;
+    int fd = pagemap_open();
+
+    rl->ignore_shared = ignore_shared;
+    for (unsigned i = 0; i < rl->count; i++) {
+        struct ram_block *b = ram_block_at(rl->vm->memory, i);
+
+        if (b->migratable && b->persistent && !ignore_shared) {
+            pages_populated(b, fd, 0, ram_block_pages(b), rl->touched[i]);
+            zeroed = zeroed &&
+                     bitmap_next_set(rl->touched[i], ram_block_pages(b), 0) == ram_block_pages(b);
+        }
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return zeroed;
 }
 
 static bool bad(struct stream_in *in, GError **err, const char *what)
@@ -164,16 +185,17 @@ static uint8_t *record_page(struct ram_load *rl, struct stream_in *in, uint64_t 
 static bool load_zero_page(struct ram_load *rl, struct stream_in *in, uint8_t *page,
                            uint64_t offset, GError **err)
 {
-    unsigned long *received = rl->received[rl->current->index];
+    unsigned long *touched = rl->touched[rl->current->index];
     uint8_t fill;
 
     if (!in_u8(in, &fill, err)) {
         return false;
     }
-    /* a page that nothing was written to is zero already (ram_load_zero()) and stays untouched */
-    if (fill || bitmap_test(received, offset >> TARGET_PAGE_BITS)) {
+    /* a page that holds nothing is zero already and stays so; one that is zero is not written again
+     */
+    if (fill || (bitmap_test(touched, offset >> TARGET_PAGE_BITS) && !page_is_zero(page))) {
         memset(page, fill, TARGET_PAGE_SIZE);
-        bitmap_set(received, offset >> TARGET_PAGE_BITS);
+        bitmap_set(touched, offset >> TARGET_PAGE_BITS);
     }
     return true;
 }
@@ -204,7 +226,7 @@ bool ram_load_section(struct ram_load *rl, struct stream_in *in, GError **err)
             if (!page || !in_bytes(in, page, TARGET_PAGE_SIZE, err)) {
                 return false;
             }
-            bitmap_set(rl->received[rl->current->index], offset >> TARGET_PAGE_BITS);
+            bitmap_set(rl->touched[rl->current->index], offset >> TARGET_PAGE_BITS);
             break;
         case RAM_FLAG_ZERO:
             page = record_page(rl, in, offset, flags, err);

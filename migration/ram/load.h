@@ -9,11 +9,19 @@
 struct vm;
 
 struct ram_load;
-struct ram_load *ram_load_new(struct vm *vm, bool ignore_shared);
+struct ram_load *ram_load_new(struct vm *vm);
 void ram_load_free(struct ram_load *rl);
-/* Makes all memory that the stream will bring read as zero, so that what it leaves out is right.
- * Slow for memory that holds something. */
+/*
+ * Before the connection: makes the memory that is this process's own read as zero. Memory in a
+ * shared file is left alone, because it may be the very memory that the source's guest runs in.
+ * Slow for memory that holds something.
+ */
 void ram_load_zero(struct ram_load *rl);
+/*
+ * Once the capabilities are known. True when all memory that the stream will bring is known to read
+ * as zero, so that it may leave zero pages out (FERRY_FEATURE_ZEROED).
+ */
+bool ram_load_begin(struct ram_load *rl, bool ignore_shared);
 /* Reads the payload of a ram section up to and with its end mark. May take the machine lock
  * (resizable blocks). */
 bool ram_load_section(struct ram_load *rl, struct stream_in *in, GError **err);

@@ -112,7 +112,7 @@ static void tear_down(struct fixture *f, gconstpointer data)
 static bool load(struct fixture *f, GError **err)
 {
     struct stream_in *in = in_new_memory(f->bytes->data, f->bytes->len);
-    struct ram_load *rl = ram_load_new(f->vm, false);
+    struct ram_load *rl = ram_load_new(f->vm);
     bool ok = true;
     uint8_t type;
 
