@@ -21,7 +21,7 @@ struct ram_load {
     bool ignore_shared;
     bool listed;               /* the START section's list has come */
     struct ram_block *current; /* of the last record */
-    unsigned long **received;  /* per block index: pages that a record has written */
+    unsigned long **touched;   /* per block index: pages that may hold something other than zero */
     unsigned count;
 };
 
