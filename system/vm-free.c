@@ -42,6 +42,6 @@ void vm_free(struct vm *vm)
     g_ptr_array_free(vm->devices, TRUE);
     g_free(vm->name);
     vm_unlock(vm);
-    g_mutex_clear(&vm->lock);
+    mutex_clear(&vm->lock);
     g_free(vm);
 }

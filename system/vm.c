@@ -23,7 +23,7 @@ struct vm *vm_new(void)
 {
     struct vm *vm = g_new0(struct vm, 1);
 
-    g_mutex_init(&vm->lock);
+    mutex_init(&vm->lock);
     vm_lock(vm);
     vm->run_state = RUN_STATE_PRELAUNCH;
     vm->autostart = true;

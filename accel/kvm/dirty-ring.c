@@ -128,10 +128,10 @@ void kvm_ring_full(struct kvm_vcpu *v)
 {
     struct kvm *kvm = v->kvm;
 
-    g_mutex_lock(&kvm->dirty_lock);
+    mutex_lock(&kvm->dirty_lock);
     kvm->ring_full++;
     take_all(kvm);
-    g_mutex_unlock(&kvm->dirty_lock);
+    mutex_unlock(&kvm->dirty_lock);
 }
 
 static gpointer reaper_thread(gpointer opaque)
@@ -139,7 +139,7 @@ static gpointer reaper_thread(gpointer opaque)
     struct kvm *kvm = opaque;
     unsigned wait_ms = REAP_MIN_MS;
 
-    g_mutex_lock(&kvm->dirty_lock);
+    mutex_lock(&kvm->dirty_lock);
     while (!kvm->reaper_quit) {
         uint32_t most = take_all(kvm);
 
@@ -148,10 +148,10 @@ static gpointer reaper_thread(gpointer opaque)
         } else if (most < kvm->ring_entries / 16) {
             wait_ms = MIN(wait_ms * 2, (unsigned)REAP_MAX_MS);
         }
-        g_cond_wait_until(&kvm->reaper_wake, &kvm->dirty_lock,
-                          g_get_monotonic_time() + (gint64)wait_ms * G_TIME_SPAN_MILLISECOND);
+        cond_wait_until(&kvm->reaper_wake, &kvm->dirty_lock,
+                        g_get_monotonic_time() + (gint64)wait_ms * G_TIME_SPAN_MILLISECOND);
     }
-    g_mutex_unlock(&kvm->dirty_lock);
+    mutex_unlock(&kvm->dirty_lock);
     return NULL;
 }
 
@@ -166,10 +166,10 @@ void kvm_ring_start(struct kvm *kvm)
 void kvm_ring_stop(struct kvm *kvm)
 {
     if (kvm->reaper) {
-        g_mutex_lock(&kvm->dirty_lock);
+        mutex_lock(&kvm->dirty_lock);
         kvm->reaper_quit = true;
-        g_cond_signal(&kvm->reaper_wake);
-        g_mutex_unlock(&kvm->dirty_lock);
+        cond_signal(&kvm->reaper_wake);
+        mutex_unlock(&kvm->dirty_lock);
         g_thread_join(kvm->reaper);
         kvm->reaper = NULL;
     }
@@ -180,9 +180,9 @@ uint64_t kvm_dirty_ring_harvested(struct vm *vm)
     struct kvm *kvm = kvm_of(vm);
     uint64_t n;
 
-    g_mutex_lock(&kvm->dirty_lock);
+    mutex_lock(&kvm->dirty_lock);
     n = kvm->ring_harvested;
-    g_mutex_unlock(&kvm->dirty_lock);
+    mutex_unlock(&kvm->dirty_lock);
     return n;
 }
 
@@ -191,8 +191,8 @@ uint64_t kvm_dirty_ring_full_exits(struct vm *vm)
     struct kvm *kvm = kvm_of(vm);
     uint64_t n;
 
-    g_mutex_lock(&kvm->dirty_lock);
+    mutex_lock(&kvm->dirty_lock);
     n = kvm->ring_full;
-    g_mutex_unlock(&kvm->dirty_lock);
+    mutex_unlock(&kvm->dirty_lock);
     return n;
 }

@@ -42,7 +42,7 @@ bool kvm_dirty_start(struct vm *vm, GError **err)
     uint64_t largest = 0;
     bool ok = true;
 
-    g_mutex_lock(&kvm->dirty_lock);
+    mutex_lock(&kvm->dirty_lock);
     if (!kvm->tracking) {
         for (unsigned i = 0; i < kvm->slot_count; i++) {
             struct kvm_slot *slot = &kvm->slots[i];
@@ -60,7 +60,7 @@ bool kvm_dirty_start(struct vm *vm, GError **err)
         ok = kvm_slots_log(kvm, true, err);
         kvm->tracking = ok;
     }
-    g_mutex_unlock(&kvm->dirty_lock);
+    mutex_unlock(&kvm->dirty_lock);
     if (ok && kvm->ring_entries) {
         kvm_ring_start(kvm);
     } else if (!ok) {
@@ -76,7 +76,7 @@ void kvm_dirty_stop(struct vm *vm)
     if (kvm->ring_entries) {
         kvm_ring_stop(kvm);
     }
-    g_mutex_lock(&kvm->dirty_lock);
+    mutex_lock(&kvm->dirty_lock);
     if (kvm->tracking) {
         kvm_slots_log(kvm, false, NULL);
         if (kvm->ring_entries) {
@@ -88,7 +88,7 @@ void kvm_dirty_stop(struct vm *vm)
         g_clear_pointer(&kvm->slots[i].bits, g_free);
     }
     g_clear_pointer(&kvm->scratch, g_free);
-    g_mutex_unlock(&kvm->dirty_lock);
+    mutex_unlock(&kvm->dirty_lock);
 }
 
 bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err)
@@ -106,7 +106,7 @@ bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, unsigned long *bitma
             ok = kvm_vcpus_flush(kvm, err);
             flushed = true;
         }
-        g_mutex_lock(&kvm->dirty_lock);
+        mutex_lock(&kvm->dirty_lock);
         if (ok && kvm->tracking) {
             const unsigned long *bits = kvm->scratch;
 
@@ -123,7 +123,7 @@ bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, unsigned long *bitma
                 memset(slot->bits, 0, BITMAP_WORDS(slot->pages) * sizeof(long));
             }
         }
-        g_mutex_unlock(&kvm->dirty_lock);
+        mutex_unlock(&kvm->dirty_lock);
     }
     return ok;
 }
@@ -135,7 +135,7 @@ void kvm_dirty_clear(struct vm *vm, struct ram_block *block, uint64_t first_page
     if (!kvm->manual_protect) {
         return; /* the log re-arms when it is read, the ring when it is reset */
     }
-    g_mutex_lock(&kvm->dirty_lock);
+    mutex_lock(&kvm->dirty_lock);
     for (unsigned i = 0; kvm->tracking && i < kvm->slot_count; i++) {
         struct kvm_slot *slot = &kvm->slots[i];
         uint64_t at = slot->map->offset >> TARGET_PAGE_BITS;
@@ -146,5 +146,5 @@ void kvm_dirty_clear(struct vm *vm, struct ram_block *block, uint64_t first_page
             kvm_log_clear(kvm, i, first - at, end - first);
         }
     }
-    g_mutex_unlock(&kvm->dirty_lock);
+    mutex_unlock(&kvm->dirty_lock);
 }

@@ -36,7 +36,7 @@ struct kvm_vcpu {
     bool held;   /* does not run until the next resume or reset (failed, or asked for one) */
     bool quit;
     GQueue work; /* struct vcpu_work * */
-    GCond wake;
+    struct cond wake;
 
     /* odd while in KVM_RUN; whoever waits for an exit watches it change */
     _Atomic unsigned run_seq;
@@ -59,11 +59,12 @@ struct kvm {
 
     struct kvm_vcpu *vcpus; /* NULL before start */
     unsigned vcpu_count;
-    bool running;      /* vCPUs may run; machine lock */
-    GCond parked_cond; /* a vCPU parked, or a work item is done */
+    bool running;            /* vCPUs may run; machine lock */
+    struct cond parked_cond; /* a vCPU parked, or a work item is done */
 
     /* dirty tracking */
-    GMutex dirty_lock; /* slots' bits, rings; never taken before the machine lock is asked for */
+    struct mutex
+        dirty_lock; /* slots' bits, rings; never taken before the machine lock is asked for */
     bool tracking;
     bool initially_set;     /* tracking begins with every page dirty and not yet write-protected */
     bool manual_protect;    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
@@ -71,10 +72,10 @@ struct kvm {
     uint32_t ring_entries;  /* 0: dirty log */
     uint64_t ring_harvested, ring_full;
     GThread *reaper;
-    GCond reaper_wake; /* with dirty_lock */
+    struct cond reaper_wake; /* with dirty_lock */
     bool reaper_quit;
-    GMutex exit_lock; /* for exit_cond; a leaf */
-    GCond exit_cond;  /* a vCPU left KVM_RUN while exit_waiters > 0 */
+    struct mutex exit_lock; /* for exit_cond; a leaf */
+    struct cond exit_cond;  /* a vCPU left KVM_RUN while exit_waiters > 0 */
     _Atomic unsigned exit_waiters;
 };
 

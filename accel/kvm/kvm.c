@@ -338,11 +338,11 @@ static void kvm_free(struct accel *a)
     if (kvm->fd >= 0) {
         close(kvm->fd);
     }
-    g_cond_clear(&kvm->parked_cond);
-    g_cond_clear(&kvm->reaper_wake);
-    g_cond_clear(&kvm->exit_cond);
-    g_mutex_clear(&kvm->dirty_lock);
-    g_mutex_clear(&kvm->exit_lock);
+    cond_clear(&kvm->parked_cond);
+    cond_clear(&kvm->reaper_wake);
+    cond_clear(&kvm->exit_cond);
+    mutex_clear(&kvm->dirty_lock);
+    mutex_clear(&kvm->exit_lock);
     g_free(kvm);
 }
 
@@ -355,11 +355,11 @@ struct accel *accel_kvm_new(struct vm *vm, uint32_t dirty_ring_size, GError **er
     kvm->vm = vm;
     kvm->vm_fd = -1;
     kvm->parts = g_ptr_array_new_with_free_func(g_free);
-    g_cond_init(&kvm->parked_cond);
-    g_cond_init(&kvm->reaper_wake);
-    g_cond_init(&kvm->exit_cond);
-    g_mutex_init(&kvm->dirty_lock);
-    g_mutex_init(&kvm->exit_lock);
+    cond_init(&kvm->parked_cond);
+    cond_init(&kvm->reaper_wake);
+    cond_init(&kvm->exit_cond);
+    mutex_init(&kvm->dirty_lock);
+    mutex_init(&kvm->exit_lock);
     kvm->fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (kvm->fd < 0) {
         error_set_errno(err, FERRY_ERROR_HOST, errno,

@@ -66,7 +66,7 @@ static void run_work(struct kvm_vcpu *v)
         w->fn(v->vcpu, w->opaque);
         if (w->wait) {
             w->done = true;
-            g_cond_broadcast(&v->kvm->parked_cond);
+            cond_broadcast(&v->kvm->parked_cond);
         } else {
             g_free(w);
         }
@@ -86,11 +86,11 @@ void kvm_run_on_vcpu(struct vcpu *vcpu, void (*fn)(struct vcpu *vcpu, void *opaq
 
     *w = (struct vcpu_work){ .fn = fn, .opaque = opaque, .wait = wait };
     g_queue_push_tail(&v->work, w);
-    g_cond_signal(&v->wake);
+    cond_signal(&v->wake);
     kick(v);
     if (wait) {
         while (!w->done) {
-            g_cond_wait(&v->kvm->parked_cond, &v->kvm->vm->lock);
+            cond_wait(&v->kvm->parked_cond, &v->kvm->vm->lock);
         }
         g_free(w);
     }
@@ -106,9 +106,9 @@ static bool run_once(struct kvm_vcpu *v)
     errnum = errno;
     atomic_fetch_add(&v->run_seq, 1);
     if (atomic_load(&v->kvm->exit_waiters)) {
-        g_mutex_lock(&v->kvm->exit_lock);
-        g_cond_broadcast(&v->kvm->exit_cond);
-        g_mutex_unlock(&v->kvm->exit_lock);
+        mutex_lock(&v->kvm->exit_lock);
+        cond_broadcast(&v->kvm->exit_cond);
+        mutex_unlock(&v->kvm->exit_lock);
     }
     if (rc < 0) {
         if (errnum != EINTR && errnum != EAGAIN) {
@@ -138,7 +138,7 @@ static gpointer vcpu_thread(gpointer opaque)
     v->pthread = pthread_self();
     v->thread_started = true;
     v->parked = true;
-    g_cond_broadcast(&kvm->parked_cond);
+    cond_broadcast(&kvm->parked_cond);
     while (!v->quit) {
         run_work(v);
         if (v->quit) {
@@ -148,9 +148,9 @@ static gpointer vcpu_thread(gpointer opaque)
         if (!kvm->running || v->held || vm_request_pending(vm)) {
             if (!v->parked) {
                 v->parked = true;
-                g_cond_broadcast(&kvm->parked_cond);
+                cond_broadcast(&kvm->parked_cond);
             }
-            g_cond_wait(&v->wake, &vm->lock);
+            cond_wait(&v->wake, &vm->lock);
             continue;
         }
         v->parked = false;
@@ -161,7 +161,7 @@ static gpointer vcpu_thread(gpointer opaque)
         vm_lock(vm);
     }
     v->parked = true;
-    g_cond_broadcast(&kvm->parked_cond);
+    cond_broadcast(&kvm->parked_cond);
     vm_unlock(vm);
     return NULL;
 }
@@ -191,7 +191,7 @@ void kvm_pause(struct vm *vm)
         for (unsigned i = 0; was && i < kvm->vcpu_count; i++) {
             kick(&kvm->vcpus[i]);
         }
-        g_cond_wait(&kvm->parked_cond, &vm->lock);
+        cond_wait(&kvm->parked_cond, &vm->lock);
     }
 }
 
@@ -202,7 +202,7 @@ void kvm_resume(struct vm *vm)
     kvm->running = true;
     for (unsigned i = 0; i < kvm->vcpu_count; i++) {
         kvm->vcpus[i].held = false;
-        g_cond_signal(&kvm->vcpus[i].wake);
+        cond_signal(&kvm->vcpus[i].wake);
     }
 }
 
@@ -219,14 +219,14 @@ bool kvm_vcpus_flush(struct kvm *kvm, GError **err)
             kick(&kvm->vcpus[i]);
         }
     }
-    g_mutex_lock(&kvm->exit_lock);
+    mutex_lock(&kvm->exit_lock);
     for (unsigned i = 0; ok && i < kvm->vcpu_count; i++) {
         struct kvm_vcpu *v = &kvm->vcpus[i];
 
         while (ok && seq[i] & 1 && atomic_load(&v->run_seq) == seq[i]) {
             gint64 now = g_get_monotonic_time();
 
-            if (!g_cond_wait_until(&kvm->exit_cond, &kvm->exit_lock, now + FLUSH_RETRY)) {
+            if (!cond_wait_until(&kvm->exit_cond, &kvm->exit_lock, now + FLUSH_RETRY)) {
                 kick(v); /* it cleared immediate_exit just after our kick: once more */
             }
             if (now > deadline) {
@@ -238,7 +238,7 @@ bool kvm_vcpus_flush(struct kvm *kvm, GError **err)
             }
         }
     }
-    g_mutex_unlock(&kvm->exit_lock);
+    mutex_unlock(&kvm->exit_lock);
     atomic_fetch_sub(&kvm->exit_waiters, 1);
     return ok;
 }
@@ -251,7 +251,7 @@ static bool vcpu_create(struct kvm *kvm, unsigned i, GError **err)
 
     *v = (struct kvm_vcpu){ .vcpu = kvm->vm->vcpus[i], .kvm = kvm, .fd = -1 };
     g_queue_init(&v->work);
-    g_cond_init(&v->wake);
+    cond_init(&v->wake);
     v->parked = true;
     kvm->vcpu_count = i + 1;
     v->fd = ioctl(kvm->vm_fd, KVM_CREATE_VCPU, (long)i);
@@ -275,7 +275,7 @@ static bool vcpu_create(struct kvm *kvm, unsigned i, GError **err)
         return false;
     }
     while (!v->thread_started) {
-        g_cond_wait(&kvm->parked_cond, &kvm->vm->lock);
+        cond_wait(&kvm->parked_cond, &kvm->vm->lock);
     }
     return true;
 }
@@ -313,7 +313,7 @@ void kvm_vcpus_destroy(struct kvm *kvm)
         struct kvm_vcpu *v = &kvm->vcpus[i];
 
         v->quit = true;
-        g_cond_signal(&v->wake);
+        cond_signal(&v->wake);
         if (v->vcpu->thread) {
             vm_unlock(vm);
             g_thread_join(v->vcpu->thread);
@@ -330,7 +330,7 @@ void kvm_vcpus_destroy(struct kvm *kvm)
         if (v->fd >= 0) {
             close(v->fd);
         }
-        g_cond_clear(&v->wake);
+        cond_clear(&v->wake);
         v->vcpu->accel_data = NULL;
     }
     g_clear_pointer(&kvm->vcpus, g_free);

@@ -16,6 +16,7 @@
 
 #include "qapi/qapi-types.h"
 #include "system/memory.h"
+#include "util/sync.h"
 
 struct accel;
 struct board;
@@ -36,7 +37,7 @@ struct vm_config;
 struct vm_loop; /* private to system/ */
 
 struct vm {
-    GMutex lock;
+    struct mutex lock;
     struct memory *memory;
     struct accel *accel;
     struct board *board; /* the machine type's own state */
@@ -54,8 +55,8 @@ struct vm {
 
     /* what the command line said */
     const struct vm_config *config; /* of the machine; borrowed, NULL in unit tests */
-    char *name;       /* NULL: none */
-    uint8_t uuid[16]; /* textual byte order */
+    char *name;                     /* NULL: none */
+    uint8_t uuid[16];               /* textual byte order */
     bool uuid_set;
     bool no_reboot, no_shutdown, only_migratable;
     bool autostart; /* not -S */
@@ -67,11 +68,11 @@ struct vm {
 
 static inline void vm_lock(struct vm *vm)
 {
-    g_mutex_lock(&vm->lock);
+    mutex_lock(&vm->lock);
 }
 static inline void vm_unlock(struct vm *vm)
 {
-    g_mutex_unlock(&vm->lock);
+    mutex_unlock(&vm->lock);
 }
 
 /* All of the following: machine lock held. */

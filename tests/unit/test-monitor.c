@@ -379,30 +379,14 @@ static void test_two_clients(struct fixture *f, gconstpointer data G_GNUC_UNUSED
     close(fd);
 }
 
-/* The thread sanitizer does not see GMutex, which is a bare futex, so it gets a lock that it sees.
- */
-static pthread_mutex_t seen_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static void machine_lock(struct vm *vm)
-{
-    vm_lock(vm);
-    pthread_mutex_lock(&seen_lock);
-}
-
-static void machine_unlock(struct vm *vm)
-{
-    pthread_mutex_unlock(&seen_lock);
-    vm_unlock(vm);
-}
-
 /* The main loop holds the machine lock except while it waits, as in the program. */
 static struct vm *polling_vm;
 
 static gint unlocked_poll(GPollFD *fds, guint count, gint timeout)
 {
-    machine_unlock(polling_vm);
+    vm_unlock(polling_vm);
     gint ready = g_poll(fds, count, timeout);
-    machine_lock(polling_vm);
+    vm_lock(polling_vm);
     return ready;
 }
 
@@ -413,9 +397,9 @@ static gpointer emit_events(gpointer opaque)
     struct vm *vm = opaque;
 
     for (int i = 0; i < THREAD_EVENTS; i++) {
-        machine_lock(vm);
+        vm_lock(vm);
         qapi_event_send_migration_pass(vm, i);
-        machine_unlock(vm);
+        vm_unlock(vm);
     }
     return NULL;
 }
@@ -426,10 +410,10 @@ static void test_events_of_threads(struct fixture *f, gconstpointer data G_GNUC_
     unsigned events = 0;
 
     negotiate(f);
-    g_mutex_init(&f->vm.lock);
+    mutex_init(&f->vm.lock);
     polling_vm = &f->vm;
     g_main_context_set_poll_func(NULL, unlocked_poll);
-    machine_lock(&f->vm);
+    vm_lock(&f->vm);
     GThread *thread = g_thread_new("events", emit_events, &f->vm);
     while (events < THREAD_EVENTS) {
         client_send(f, "{'execute':'query-name','id':1}");
@@ -444,10 +428,10 @@ static void test_events_of_threads(struct fixture *f, gconstpointer data G_GNUC_
             }
         }
     }
-    machine_unlock(&f->vm);
+    vm_unlock(&f->vm);
     g_thread_join(thread);
     g_main_context_set_poll_func(NULL, poll_before);
-    g_mutex_clear(&f->vm.lock);
+    mutex_clear(&f->vm.lock);
 }
 
 /* Without monitors events go nowhere, and their data is freed. */
