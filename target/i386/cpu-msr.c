@@ -18,7 +18,8 @@
 #include "cpu-internal.h"
 #include "util/error.h"
 
-#define MAX_MSRS 256
+#define MAX_MSRS    256
+#define MSR_TSC_AUX 0xc0000103u
 
 enum msr_gate {
     GATE_LIST, /* in KVM's list */
@@ -56,7 +57,7 @@ static const struct msr_row rows[] = {
     ROW("CSTAR", 0xc0000083, cstar),
     ROW("FMASK", 0xc0000084, fmask),
     ROW("KERNEL_GS_BASE", 0xc0000102, kernelgsbase),
-    ROW("TSC_AUX", 0xc0000103, tsc_aux),
+    ROW("TSC_AUX", MSR_TSC_AUX, tsc_aux),
     ROW("AMD_TSC_RATIO", 0xc0000104, amd_tsc_scale),
     ROW("VM_HSAVE_PA", 0xc0010117, vm_hsave),
     ROW("VIRT_SPEC_CTRL", 0xc001011f, virt_ssbd),
@@ -294,6 +295,20 @@ static bool write_all(struct x86_cpu *cpu, struct msr_buffer *buf, GError **err)
     return true;
 }
 
+/* Whether a guest can do without what this row says, on a host that has no such MSR. */
+static bool may_drop(const struct x86_cpus *all, const struct msr_row *row)
+{
+    const struct kvm_cpuid_entry2 *ext = cpuid_find(&all->def, 0x80000001, 0);
+    const struct kvm_cpuid_entry2 *leaf7 = cpuid_find(&all->def, 7, 0);
+
+    if (row->index == MSR_TSC_AUX) {
+        /* emulating peers let it be written without RDTSCP or RDPID in CPUID, and then it is not
+         * read */
+        return !(ext && ext->edx & 1u << 27) && !(leaf7 && leaf7->ecx & 1u << 22);
+    }
+    return row->may_drop;
+}
+
 static bool put_rows(struct x86_cpu *cpu, const struct cpu_state *s, bool late, GError **err)
 {
     g_autofree struct msr_buffer *buf = g_new0(struct msr_buffer, 1);
@@ -312,7 +327,13 @@ static bool put_rows(struct x86_cpu *cpu, const struct cpu_state *s, bool late, 
                 g_assert(buf->nmsrs < MAX_MSRS);
                 buf->entries[buf->nmsrs++] =
                     (struct kvm_msr_entry){ .index = row_index(row, i), .data = v };
-            } else if (row->gate == GATE_LIST && !row->may_drop && v != value_get(reset, row, i)) {
+            } else if (row->gate == GATE_LIST && v != value_get(reset, row, i)) {
+                if (may_drop(cpu->all, row)) {
+                    report_warning("vCPU %u had 0x%" PRIx64 " in MSR 0x%x (%s), which this host's "
+                                   "KVM does not have",
+                                   cpu->vcpu.index, v, row_index(row, i), row->name);
+                    continue;
+                }
                 error_set(err, FERRY_ERROR_HOST,
                           "vCPU %u has 0x%" PRIx64 " in MSR 0x%x (%s), which this host's KVM does "
                           "not have; move the guest to a host like its own",
