@@ -71,12 +71,14 @@ bool image_add(struct board *board, const char *name, uint64_t gpa, GBytes *byte
                GError **err)
 {
     struct image *image;
+    const uint8_t *host;
 
     g_assert(g_bytes_get_size(bytes) <= size);
     if (size == 0) {
         return true;
     }
-    if (!memory_ram_ptr(board->vm->memory, gpa, size, false)) {
+    host = memory_ram_ptr(board->vm->memory, gpa, size, false);
+    if (!host) {
         error_set(err, FERRY_ERROR_USER,
                   "The image '%s' wants the %" PRIu64 " bytes at 0x%" PRIx64
                   ", which are not free guest memory; give the guest more memory",
@@ -85,11 +87,13 @@ bool image_add(struct board *board, const char *name, uint64_t gpa, GBytes *byte
     }
     for (unsigned i = 0; i < board->images->len; i++) {
         const struct image *other = g_ptr_array_index(board->images, i);
+        /* by host address: the firmware shows at two guest addresses */
+        const uint8_t *at = memory_ram_ptr(board->vm->memory, other->gpa, other->size, false);
 
-        if (gpa < other->gpa + other->size && other->gpa < gpa + size) {
+        if (host < at + other->size && at < host + size) {
             error_set(err, FERRY_ERROR_USER,
-                      "The image '%s' overlaps with '%s' at 0x%" PRIx64 " in guest memory", name,
-                      other->name, MAX(gpa, other->gpa));
+                      "The image '%s' at 0x%" PRIx64 " overlaps with '%s' in guest memory", name,
+                      gpa, other->name);
             return false;
         }
     }
