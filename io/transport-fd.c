@@ -160,15 +160,18 @@ static char *file_text(const struct transport_address *addr)
     return g_strconcat("file:", addr->path, NULL);
 }
 
-static struct channel *file_open(const struct transport_address *addr, bool writing, GError **err)
+/* Takes fd over; -1: the path is opened. */
+static struct channel *file_open(const struct transport_address *addr, int fd, bool writing,
+                                 GError **err)
 {
     g_autofree char *name = file_text(addr);
     int flags = writing ? O_WRONLY | O_CREAT | (addr->offset ? 0 : O_TRUNC) : O_RDONLY;
-    int fd;
 
-    /* O_NONBLOCK: a fifo without a partner fails here or ends at once, it hangs no thread in open()
-     */
-    fd = open(addr->path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+    if (fd < 0) {
+        /* O_NONBLOCK: a fifo without a partner fails here or ends at once, it hangs no thread in
+         * open() */
+        fd = open(addr->path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
+    }
     if (fd < 0) {
         error_set_errno(err, FERRY_ERROR_HOST, errno, "Could not open '%s'", addr->path);
         return NULL;
@@ -181,17 +184,17 @@ static struct channel *file_open(const struct transport_address *addr, bool writ
     return channel_new_fds(name, writing ? -1 : fd, writing ? fd : -1, err);
 }
 
-static struct channel *file_connect(const struct transport_address *addr, int fd G_GNUC_UNUSED,
+static struct channel *file_connect(const struct transport_address *addr, int fd,
                                     int cancel_fd G_GNUC_UNUSED, unsigned timeout_ms G_GNUC_UNUSED,
                                     GError **err)
 {
-    return file_open(addr, true, err);
+    return file_open(addr, fd, true, err);
 }
 
-static bool file_listen(const struct transport_address *addr, int fd G_GNUC_UNUSED,
-                        struct listener *l, GError **err)
+static bool file_listen(const struct transport_address *addr, int fd, struct listener *l,
+                        GError **err)
 {
-    l->single = file_open(addr, false, err);
+    l->single = file_open(addr, fd, false, err);
     return l->single != NULL;
 }
 

@@ -21,6 +21,13 @@ static struct transport_address *from_socket(const SocketAddress *s, GError **er
         a->type = TRANSPORT_TCP;
         a->host = g_strdup(s->u.inet.host);
         a->port = g_strdup(s->u.inet.port);
+        a->to = s->u.inet.has_to ? s->u.inet.to : 0;
+        if (!transport_family_from_flags(s->u.inet.has_ipv4 ? s->u.inet.ipv4 : -1,
+                                         s->u.inet.has_ipv6 ? s->u.inet.ipv6 : -1, &a->family,
+                                         err)) {
+            transport_address_free(a);
+            return NULL;
+        }
         return a;
     case SOCKET_ADDRESS_TYPE_UNIX:
         a->type = TRANSPORT_UNIX;

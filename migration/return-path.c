@@ -222,6 +222,17 @@ bool return_path_check(struct return_path *rp, GError **err)
     return ok;
 }
 
+bool return_path_failure(struct return_path *rp, GError **err)
+{
+    mutex_lock(&rp->lock);
+    bool said = rp->error && g_error_matches(rp->error, FERRY_ERROR, FERRY_ERROR_PEER);
+    if (said) {
+        *err = g_error_copy(rp->error);
+    }
+    mutex_unlock(&rp->lock);
+    return said;
+}
+
 bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned timeout_ms,
                       GError **err)
 {

@@ -21,6 +21,8 @@ void return_path_free(struct return_path *rp);
 /* False and *err when the path has broken, or the destination said that it failed (PEER, with its
  * own words where it gave any). Any thread. */
 bool return_path_check(struct return_path *rp, GError **err);
+/* True and *err: the destination itself said why it failed. Any thread. */
+bool return_path_failure(struct return_path *rp, GError **err);
 /* Blocks until it came. LINK after timeout_ms naming what was waited for, or as
  * return_path_check(). */
 bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned timeout_ms,

@@ -32,6 +32,9 @@
 /* The destination answers the first ping after it has read a few bytes. */
 #define GREETING_TIMEOUT_MS 20000
 
+/* How long a link that broke is listened to for the reason; the guest may be standing meanwhile. */
+#define REASON_TIMEOUT_MS 100
+
 /* A PART section carries at most this much, so that cancel and statistics do not wait for a whole
  * round. */
 #define SLICE_BYTES (UINT64_C(16) << 20)
@@ -237,13 +240,6 @@ static bool send_round(struct outgoing *out, GError **err)
 
         done = ram_save_section(out->ram, out->o, slice, false);
         if (!out_flush(out->o, err)) {
-            /* what the destination said is a better reason than a broken pipe */
-            GError *said = NULL;
-
-            if (out->rp && outgoing_sleep(out, 200) && !outgoing_check(out, &said)) {
-                g_clear_error(err);
-                g_propagate_error(err, said);
-            }
             return false;
         }
         count_bytes(out);
@@ -418,6 +414,26 @@ static void clean_up(struct outgoing *out)
     }
 }
 
+/* What the destination said is a better reason than a broken pipe; it may still be on its way. */
+static void prefer_what_was_said(struct outgoing *out, GError **error)
+{
+    GError *said = NULL;
+
+    if (!out->rp || !g_error_matches(*error, FERRY_ERROR, FERRY_ERROR_LINK)) {
+        return;
+    }
+    for (unsigned waited = 0; waited < REASON_TIMEOUT_MS; waited += 10) {
+        if (return_path_failure(out->rp, &said)) {
+            g_error_free(*error);
+            *error = said;
+            return;
+        }
+        if (!outgoing_sleep(out, 10)) {
+            return;
+        }
+    }
+}
+
 static gpointer outgoing_thread(gpointer opaque)
 {
     struct outgoing *out = opaque;
@@ -442,6 +458,9 @@ static gpointer outgoing_thread(gpointer opaque)
     }
     if (!ok && !error) {
         error_set(&error, FERRY_ERROR_HOST, "The migration failed for an unknown reason");
+    }
+    if (!ok && !atomic_load(&out->cancelled)) {
+        prefer_what_was_said(out, &error);
     }
     /* the guest first, everything else can wait */
     end(out, error);

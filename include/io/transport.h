@@ -49,7 +49,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(transport_address, transport_address_free)
 bool transport_family_from_flags(int ipv4, int ipv6, int *family, GError **err);
 
 /*
- * Opens the outgoing side. fd is the descriptor for TRANSPORT_FD (ownership passes, also on failure), else -1.
+ * Opens the outgoing side. fd is the descriptor for TRANSPORT_FD, or the open file for TRANSPORT_FILE where somebody else has
+ * opened it (ownership passes, also on failure), else -1.
  * cancel_fd may be -1. Errors: LINK ("Failed to connect to '/x': No such file or directory"), HOST, CANCELLED.
  * A file is created with mode 0600 and truncated only where offset is 0; an exec: child gets the channel as its stdin.
  */

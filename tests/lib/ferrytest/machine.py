@@ -70,12 +70,14 @@ class Ferry:
       paused    -S
       extra     further arguments
       env       further environment
+      pass_fds  descriptors that the process inherits, besides those of -add-fd
       wait      False: returns before the process has connected; connect() does the rest
     """
 
     def __init__(self, case, *extra, binary=None, accel="kvm", machine="", memory=16, ram=None,
                  smp=None, cpu=None, guest=None, bios=None, serial="file", qmp=True, qtest=False,
-                 incoming=None, paused=False, no_reboot=True, env=None, wait=True, name=None):
+                 incoming=None, paused=False, no_reboot=True, env=None, pass_fds=(), wait=True,
+                 name=None):
         self.case = case
         self.binary = binary or ferry_binary()
         self.is_qemu = "qemu" in os.path.basename(self.binary)
@@ -117,8 +119,9 @@ class Ferry:
         argv += list(extra)
         self.argv = argv
 
-        fds = [int(a) for i, a in enumerate(argv) if argv[i - 1] == "-add-fd"
-               for a in re.findall(r"\bfd=(\d+)", a)]
+        fds = [*pass_fds]
+        fds += [int(a) for i, a in enumerate(argv) if argv[i - 1] == "-add-fd"
+                for a in re.findall(r"\bfd=(\d+)", a)]
         with open(self.base + ".stderr", "wb") as err, open(self.base + ".stdout", "wb") as out:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
                                             pass_fds=fds, env={**os.environ, **(env or {})})
@@ -187,7 +190,13 @@ class Ferry:
             os.unlink(path)
             if what == "qmp":
                 self._qmp_log = open(self.base + ".qmplog", "w", encoding="utf-8")
-                self.qmp = Qmp(sock, self._qmp_log).negotiate()
+                self.qmp = Qmp(sock, self._qmp_log)
+                try:
+                    self.qmp.negotiate()
+                except (OSError, QmpClosed):
+                    self.wait(None)  # what it says on stderr is the reason
+                    self.check_alive()
+                    raise
             else:
                 self.qtest = QTest(sock)
         self._listeners = []
