@@ -14,6 +14,8 @@
 
 #define PIT_HZ       1193182
 #define PIT_CHANNELS 3
+/* For this mode (a strobe started by the gate, which channel 0 does not have) KVM runs no timer. */
+#define PIT_MODE_NO_TIMER 5
 
 struct pit_channel {
     int32_t count; /* 1 to 65536 */
@@ -32,7 +34,7 @@ struct pit_state {
 struct pit {
     struct device dev;
     struct pit_state state; /* while held: what counts, whatever the kernel has */
-    bool held, pending;
+    bool held, pending;     /* pending: about to run */
 };
 
 /* What to add to a virtual time to get the host's monotonic time of it. */
@@ -111,11 +113,17 @@ static bool pit_get(struct pit *pit, struct pit_state *s, GError **err)
     return true;
 }
 
+static bool pit_set(struct pit *pit, bool ticking, GError **err);
+
 static void pit_stopped(void *opaque)
 {
     struct pit *pit = opaque;
 
     pit->held = pit_get(pit, &pit->state, NULL);
+    pit->pending = false;
+    if (pit->held) {
+        pit_set(pit, false, NULL);
+    }
 }
 
 static void pit_resuming(void *opaque)
@@ -125,18 +133,17 @@ static void pit_resuming(void *opaque)
     pit->pending = pit->held;
 }
 
-static bool pit_put(void *opaque, GError **err)
+/* ticking = false: everything but that channel 0 counts for an interrupt. */
+static bool pit_set(struct pit *pit, bool ticking, GError **err)
 {
-    struct pit *pit = opaque;
     struct kvm_pit_state2 k = { .flags = pit->state.irq_disabled ? KVM_PIT_FLAGS_HPET_LEGACY : 0 };
     struct kvm_irq_level low = { .irq = 0, .level = 0 };
     int64_t offset = host_offset(pit);
     int rc;
 
-    if (!pit->pending) {
-        return true;
+    if (ticking) {
+        kvm_vm_ioctl(pit->dev.vm, KVM_IRQ_LINE, &low);
     }
-    kvm_vm_ioctl(pit->dev.vm, KVM_IRQ_LINE, &low);
     for (unsigned i = 0; i < PIT_CHANNELS; i++) {
         const struct pit_channel *from = &pit->state.channels[i];
 
@@ -156,9 +163,22 @@ static bool pit_put(void *opaque, GError **err)
             .count_load_time = from->count_load_time + offset,
         };
     }
+    if (!ticking) {
+        k.channels[0].mode = PIT_MODE_NO_TIMER;
+    }
     rc = kvm_vm_ioctl(pit->dev.vm, KVM_SET_PIT2, &k);
     if (rc < 0) {
         error_set_errno(err, FERRY_ERROR_HOST, -rc, "KVM refuses the state of the PIT");
+        return false;
+    }
+    return true;
+}
+
+static bool pit_put(void *opaque, GError **err)
+{
+    struct pit *pit = opaque;
+
+    if (pit->pending && !pit_set(pit, true, err)) {
         return false;
     }
     pit->pending = false;
@@ -190,7 +210,7 @@ static bool pit_load(void *opaque, const void *state, int version, GError **err)
     (void)version;
     (void)err;
     pit->state = *(const struct pit_state *)state;
-    pit->held = pit->pending = true;
+    pit->held = true;
     return true;
 }
 
@@ -272,7 +292,7 @@ static void pit_reset(struct device *dev)
         };
     }
     pit_irq_times(&pit->state, now);
-    pit->held = pit->pending = true;
+    pit->held = true;
 }
 
 static const struct device_class pit_class = {

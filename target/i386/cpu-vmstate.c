@@ -275,7 +275,7 @@ const struct vmstate apic_vmstate = {
             F("initial_count", VMS_U32, initial_count),
             F("initial_count_load_time", VMS_I64, initial_count_load_time),
             F("next_time", VMS_I64, next_time),
-            F("timer_expiry", VMS_TIMER, timer_expiry),
+            F("timer_expiry", VMS_I64, timer_expiry),
             {},
         },
     .subsections =

@@ -62,6 +62,7 @@ static bool cpus_put(void *opaque, GError **err)
     if (!late) {
         return true;
     }
+    all->tsc_khz = kvm_vcpu_ioctl(&all->cpus[0].vcpu, KVM_GET_TSC_KHZ, NULL);
     if (!cpus_tsc_put(all, err)) {
         return false;
     }
