@@ -22,6 +22,9 @@ struct ram_load {
     bool listed;               /* the START section's list has come */
     struct ram_block *current; /* of the last record */
     unsigned long **touched;   /* per block index: pages that may hold something other than zero */
+    unsigned long **received;  /* per block index: pages that a record has named */
+    unsigned in_order;         /* page records in a row that each followed the one before */
+    uint64_t next_word;        /* the header that would continue the row */
     unsigned count;
 };
 
@@ -32,8 +35,10 @@ struct ram_load *ram_load_new(struct vm *vm)
     rl->vm = vm;
     rl->count = ram_block_count(vm->memory);
     rl->touched = g_new0(unsigned long *, rl->count);
+    rl->received = g_new0(unsigned long *, rl->count);
     for (unsigned i = 0; i < rl->count; i++) {
         rl->touched[i] = bitmap_new(ram_block_at(vm->memory, i)->max_length >> TARGET_PAGE_BITS);
+        rl->received[i] = bitmap_new(ram_block_at(vm->memory, i)->max_length >> TARGET_PAGE_BITS);
     }
     return rl;
 }
@@ -43,8 +48,10 @@ void ram_load_free(struct ram_load *rl)
     if (rl) {
         for (unsigned i = 0; i < rl->count; i++) {
             g_free(rl->touched[i]);
+            g_free(rl->received[i]);
         }
         g_free(rl->touched);
+        g_free(rl->received);
         g_free(rl);
     }
 }
@@ -191,12 +198,141 @@ static bool load_zero_page(struct ram_load *rl, struct stream_in *in, uint8_t *p
     if (!in_u8(in, &fill, err)) {
         return false;
     }
+    bitmap_set(rl->received[rl->current->index], offset >> TARGET_PAGE_BITS);
     /* a page that holds nothing is zero already and stays so; one that is zero is not written again
      */
     if (fill || (bitmap_test(touched, offset >> TARGET_PAGE_BITS) && !page_is_zero(page))) {
         memset(page, fill, TARGET_PAGE_SIZE);
         bitmap_set(touched, offset >> TARGET_PAGE_BITS);
     }
+    return true;
+}
+
+#define RECORD_SIZE (sizeof(uint64_t) + TARGET_PAGE_SIZE)
+
+static uint64_t page_word(uint64_t page)
+{
+    return page * TARGET_PAGE_SIZE | RAM_FLAG_PAGE | RAM_FLAG_CONTINUE;
+}
+
+static void page_came(struct ram_load *rl, uint64_t page)
+{
+    rl->next_word = page_word(page + 1);
+    bitmap_set(rl->touched[rl->current->index], page);
+    bitmap_set(rl->received[rl->current->index], page);
+}
+
+/* So many pages in order promise more of them; a wrong guess costs a copy of what was read too far.
+ */
+#define RUN_AFTER 64u
+/* Pages foreseen by one read; with their headers they fit into IN_UNREAD_MAX. */
+#define RUN_PAGES 60u
+
+/* How many pages after `page` may be foreseen. */
+static unsigned run_length(const struct ram_load *rl, uint64_t page)
+{
+    const unsigned long *received = rl->received[rl->current->index];
+    uint64_t end = MIN(page + 1 + RUN_PAGES, ram_block_pages(rl->current));
+
+    return page + 1 < end ? (unsigned)(bitmap_next_set(received, end, page + 1) - page - 1) : 0;
+}
+
+/* The pages [page, page + count) were written by a wrong guess. */
+static void undo_guess(struct ram_load *rl, uint64_t page, uint64_t count)
+{
+    const unsigned long *touched = rl->touched[rl->current->index];
+
+    for (uint64_t i = page; i < page + count; i++) {
+        if (!bitmap_test(touched, i)) {
+            memset(rl->current->host + i * TARGET_PAGE_SIZE, 0, TARGET_PAGE_SIZE);
+        }
+    }
+}
+
+/* Gives `left` bytes back that lie in iov[from] and behind. */
+static void give_back(struct stream_in *in, struct iovec *iov, unsigned from, size_t left)
+{
+    unsigned n = from;
+
+    for (; left; n++) {
+        iov[n].iov_len = MIN(iov[n].iov_len, left);
+        left -= iov[n].iov_len;
+    }
+    in_unread(in, iov + from, (int)(n - from));
+}
+
+/*
+ * Reads the data of `page`, whose header has been read, and of the pages that follow it in order as
+ * far as they go. Nothing is buffered but part of `page`.
+ */
+static bool load_run(struct ram_load *rl, struct stream_in *in, uint64_t page, GError **err)
+{
+    uint8_t *host = rl->current->host;
+    uint64_t headers[RUN_PAGES + 1];
+    struct iovec iov[1 + 2 * RUN_PAGES];
+    size_t have = in_buffered(in), got;
+    unsigned n, k;
+
+    if (!in_bytes(in, host + page * TARGET_PAGE_SIZE, have, err)) {
+        return false;
+    }
+    for (;;) {
+        n = run_length(rl, page);
+        iov[0] = (struct iovec){ host + page * TARGET_PAGE_SIZE + have, TARGET_PAGE_SIZE - have };
+        for (k = 1; k <= n; k++) {
+            iov[2 * k - 1] = (struct iovec){ &headers[k], sizeof(headers[k]) };
+            iov[2 * k] = (struct iovec){ host + (page + k) * TARGET_PAGE_SIZE, TARGET_PAGE_SIZE };
+        }
+        got = in_readv(in, iov, (int)(1 + 2 * n), err);
+        if (!got) {
+            return false;
+        }
+        if (got < TARGET_PAGE_SIZE - have) {
+            have += got;
+            continue;
+        }
+        got -= TARGET_PAGE_SIZE - have;
+        page_came(rl, page);
+        for (k = 1; k <= n && got >= sizeof(headers[k]); k++) {
+            if (headers[k] != GUINT64_TO_BE(page_word(page + k))) {
+                give_back(in, iov, 2 * k - 1, got);
+                got -= sizeof(headers[k]);
+                undo_guess(rl, page + k, (got + RECORD_SIZE - 1) / RECORD_SIZE);
+                rl->in_order = 0;
+                return true;
+            }
+            if (got < RECORD_SIZE) {
+                break;
+            }
+            got -= RECORD_SIZE;
+            page_came(rl, page + k);
+        }
+        if (k > n || got < sizeof(headers[k])) {
+            give_back(in, iov, 2 * k - 1, got); /* nothing, or a part of a header */
+            return true;
+        }
+        /* the foreseen page has begun to come */
+        page += k;
+        have = got - sizeof(headers[k]);
+    }
+}
+
+static bool load_page(struct ram_load *rl, struct stream_in *in, uint64_t word, GError **err)
+{
+    uint64_t offset = word & TARGET_PAGE_MASK;
+    uint8_t *page = record_page(rl, in, offset, word & ~TARGET_PAGE_MASK, err);
+
+    if (!page) {
+        return false;
+    }
+    rl->in_order = word == rl->next_word ? rl->in_order + 1 : 0;
+    if (rl->in_order >= RUN_AFTER && in_has_channel(in) && in_buffered(in) < TARGET_PAGE_SIZE) {
+        return load_run(rl, in, offset >> TARGET_PAGE_BITS, err);
+    }
+    if (!in_bytes(in, page, TARGET_PAGE_SIZE, err)) {
+        return false;
+    }
+    page_came(rl, offset >> TARGET_PAGE_BITS);
     return true;
 }
 
@@ -222,11 +358,9 @@ bool ram_load_section(struct ram_load *rl, struct stream_in *in, GError **err)
             }
             break;
         case RAM_FLAG_PAGE:
-            page = record_page(rl, in, offset, flags, err);
-            if (!page || !in_bytes(in, page, TARGET_PAGE_SIZE, err)) {
+            if (!load_page(rl, in, word, err)) {
                 return false;
             }
-            bitmap_set(rl->touched[rl->current->index], offset >> TARGET_PAGE_BITS);
             break;
         case RAM_FLAG_ZERO:
             page = record_page(rl, in, offset, flags, err);

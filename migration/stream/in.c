@@ -11,7 +11,7 @@
  * Large enough that a read brings tens of pages, small enough to stay in the second-level cache
  * until they are copied out.
  */
-#define IN_BUFFER (256 * 1024)
+#define IN_BUFFER IN_UNREAD_MAX
 
 struct stream_in {
     struct channel *ch;  /* NULL: memory only */
@@ -178,6 +178,47 @@ bool in_peek(struct stream_in *in, size_t at, uint8_t *v)
     }
     *v = in->data[in->pos + at];
     return true;
+}
+
+bool in_has_channel(const struct stream_in *in)
+{
+    return in->ch;
+}
+
+size_t in_buffered(const struct stream_in *in)
+{
+    return in->len - in->pos;
+}
+
+size_t in_readv(struct stream_in *in, const struct iovec *iov, int iovcnt, GError **err)
+{
+    ssize_t n;
+
+    g_assert(in->ch && in->pos == in->len);
+    in->base += in->pos;
+    in->pos = in->len = 0;
+    n = in->ended ? 0 : channel_readv(in->ch, iov, iovcnt, err);
+    if (n > 0) {
+        in->base += (uint64_t)n;
+        return (size_t)n;
+    }
+    if (n == 0) {
+        in->ended = true;
+        error_set(err, FERRY_ERROR_LINK,
+                  "The migration stream ended early, after %" PRIu64 " bytes", in->base);
+    }
+    return 0;
+}
+
+void in_unread(struct stream_in *in, const struct iovec *iov, int iovcnt)
+{
+    g_assert(in->ch && in->pos == 0 && in->len == 0);
+    for (int i = 0; i < iovcnt; i++) {
+        g_assert(iov[i].iov_len <= IN_BUFFER - in->len);
+        memcpy(in->buffer + in->len, iov[i].iov_base, iov[i].iov_len);
+        in->len += iov[i].iov_len;
+    }
+    in->base -= in->len;
 }
 
 bool in_wait(struct stream_in *in, unsigned timeout_ms)

@@ -31,6 +31,19 @@ bool in_pstr(struct stream_in *in, char buf[256], GError **err);
  * name. False: no such byte (end of stream or error); the next real read then says why.
  */
 bool in_peek(struct stream_in *in, size_t at, uint8_t *v);
+/*
+ * For who knows where the next bytes belong, in_readv() reads past the buffer straight into place:
+ * one read of the channel, maybe short; only where there is a channel and nothing is buffered. What
+ * turns out to belong elsewhere is given back with in_unread() and read again: the bytes of the
+ * vector, up to IN_UNREAD_MAX, with nothing buffered.
+ */
+#define IN_UNREAD_MAX (256u * 1024)
+size_t in_buffered(const struct stream_in *in);
+bool in_has_channel(const struct stream_in *in);
+/* The number of bytes, at least 1; 0 and *err on failure or at the end of the stream. */
+size_t in_readv(struct stream_in *in, const struct iovec *iov, int iovcnt, GError **err);
+void in_unread(struct stream_in *in, const struct iovec *iov, int iovcnt);
+
 /* Bytes consumed so far: for messages. */
 uint64_t in_offset(const struct stream_in *in);
 /* True when at least one byte can be had within timeout_ms; false at the end of the stream. */

@@ -6,8 +6,11 @@
  */
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "accel/accel.h"
+#include "io/channel-private.h"
 #include "migration/ram/load.h"
 #include "migration/ram/pages.h"
 #include "migration/ram/save.h"
@@ -108,10 +111,9 @@ static void tear_down(struct fixture *f, gconstpointer data)
     g_free(f->vm);
 }
 
-/* The payloads of all ram sections in `bytes`, read as a destination does. */
-static bool load(struct fixture *f, GError **err)
+/* The payloads of all ram sections in `in`, read as a destination does. */
+static bool load_from(struct fixture *f, struct stream_in *in, GError **err)
 {
-    struct stream_in *in = in_new_memory(f->bytes->data, f->bytes->len);
     struct ram_load *rl = ram_load_new(f->vm);
     bool ok = true;
     uint8_t type;
@@ -121,10 +123,59 @@ static bool load(struct fixture *f, GError **err)
              ram_load_section(rl, in, err) && in_skip(in, 5, err);
     }
     ram_load_free(rl);
+    return ok;
+}
+
+static bool load(struct fixture *f, GError **err)
+{
+    struct stream_in *in = in_new_memory(f->bytes->data, f->bytes->len);
+    bool ok = load_from(f, in, err);
+
     in_free(in);
     return ok;
 }
 
+struct feeder {
+    const GByteArray *bytes;
+    int fd;
+    size_t piece; /* bytes a write, at most */
+};
+
+static gpointer feed(gpointer opaque)
+{
+    struct feeder *feeder = opaque;
+    size_t at = 0;
+
+    while (at < feeder->bytes->len) {
+        ssize_t n = write(feeder->fd, feeder->bytes->data + at,
+                          MIN(feeder->piece, feeder->bytes->len - at));
+
+        g_assert_cmpint(n, >, 0);
+        at += (size_t)n;
+    }
+    close(feeder->fd);
+    return NULL;
+}
+
+/* The same over a socket, where pages are read straight into place; the writer cuts its writes as
+ * it likes. */
+static bool load_from_socket(struct fixture *f, size_t piece, GError **err)
+{
+    struct feeder feeder = { .bytes = f->bytes, .piece = piece };
+    int fds[2];
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), ==, 0);
+    feeder.fd = fds[1];
+    GThread *thread = g_thread_new("feed", feed, &feeder);
+    struct channel *ch = channel_new_socket("test", fds[0], NULL);
+    struct stream_in *in = in_new_channel(ch);
+    bool ok = load_from(f, in, err);
+
+    g_thread_join(thread);
+    in_free(in);
+    channel_unref(ch);
+    return ok;
+}
 static void start(struct fixture *f, struct ram_save **rs, bool zeroed)
 {
     struct ram_save_config config = { .zeroed = zeroed };
@@ -215,6 +266,57 @@ static void test_slices(struct fixture *f, gconstpointer data)
     memset(f->ram->host, 0, PAGES * TARGET_PAGE_SIZE);
     g_assert_true(load(f, NULL));
     g_assert_cmpint(f->ram->host[PAGES * TARGET_PAGE_SIZE - 1], ==, 'x');
+}
+
+/* Runs of pages in order, broken by zero and by missing pages at all distances, then a second round
+ * in which pages come again. */
+static void test_runs(struct fixture *f, gconstpointer data)
+{
+    static const size_t pieces[] = { 1 << 20, 4096, 4104, 5000, 300000, 77 };
+    g_autofree uint8_t *copy = NULL;
+    struct ram_save *rs;
+    unsigned gap = 1;
+
+    (void)data;
+    for (unsigned p = 0; p < PAGES; p++) {
+        bool skip = p > 500 && p % (300 + gap) < 3;
+
+        if (!skip) {
+            memset(f->ram->host + p * TARGET_PAGE_SIZE, (int)(p % 255) + 1, TARGET_PAGE_SIZE);
+        } else {
+            gap += 13;
+        }
+    }
+    memset(f->rom->host, 'r', 2 * TARGET_PAGE_SIZE);
+    start(f, &rs, true);
+    while (!ram_save_section(rs, f->o, 1 << 20, false)) {
+    }
+    for (unsigned p = 1000; p < 3000; p++) {
+        f->ram->host[p * TARGET_PAGE_SIZE] ^= 0xff;
+        bitmap_set(f->fake.dirty, p);
+    }
+    g_assert_true(ram_save_sync(rs, NULL));
+    g_assert_true(ram_save_section(rs, f->o, UINT64_MAX, true));
+    ram_save_free(rs);
+    g_assert_true(out_flush(f->o, NULL));
+    copy = g_memdup2(f->ram->host, PAGES * TARGET_PAGE_SIZE);
+    for (unsigned i = 0; i < G_N_ELEMENTS(pieces); i++) {
+        GError *err = NULL;
+
+        memset(f->ram->host, 0, PAGES * TARGET_PAGE_SIZE);
+        memset(f->rom->host, 0, 2 * TARGET_PAGE_SIZE);
+        g_assert_true(load_from_socket(f, pieces[i], &err));
+        g_assert_no_error(err);
+        g_assert_cmpint(memcmp(f->ram->host, copy, PAGES * TARGET_PAGE_SIZE), ==, 0);
+        g_assert_cmpint(f->rom->host[TARGET_PAGE_SIZE], ==, 'r');
+    }
+    /* and cut off in the middle of a run */
+    GError *err = NULL;
+
+    g_byte_array_set_size(f->bytes, f->bytes->len / 2);
+    g_assert_false(load_from_socket(f, 1 << 20, &err));
+    g_assert_error(err, FERRY_ERROR, FERRY_ERROR_LINK);
+    g_clear_error(&err);
 }
 
 static void test_zeroing(struct fixture *f, gconstpointer data)
@@ -346,6 +448,7 @@ int main(int argc, char **argv)
     CASE("/ram/untouched-are-named-for-others/shared", test_untouched_are_named_for_others,
          "share");
     CASE("/ram/slices", test_slices, NULL);
+    CASE("/ram/runs", test_runs, NULL);
     CASE("/ram/zeroing", test_zeroing, NULL);
     CASE("/ram/zeroing/shared", test_zeroing, "share");
     g_test_add_func("/ram/zero-page", test_zero_page);
