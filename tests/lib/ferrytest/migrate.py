@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Moving a guest from one machine to another, and looking at it on the way."""
 
-from .deadline import wait_for
+from .deadline import scaled, wait_for  # noqa: F401
 
 # Nothing follows these.
 FINAL = ("completed", "failed", "cancelled")
