@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The cases, a row each."""
+
+from dataclasses import dataclass, replace
+
+UNLIMITED = 1 << 40  # bytes per second: the same number for every program
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    title: str
+    guest: str = "idle=1 data=random"  # arguments of tests/guest's workload
+    memory: int = 1024  # MiB
+    transport: str = "unix"
+    return_path: bool = True
+    bandwidth: int = UNLIMITED
+    downtime_ms: int = 300
+    sparse: bool = False  # memory files with nothing in them, instead of warm ones
+    cross: bool = False  # also between Ferry and QEMU
+    quick: bool = False  # part of --quick
+
+    def quickly(self):
+        """The same on a small guest."""
+        return replace(self, memory=min(self.memory, 256), cross=False,
+                       guest=self.guest.replace("mem=64M", "mem=16M"))
+
+    def describe(self):
+        limit = "no bandwidth limit" if self.bandwidth == UNLIMITED else (
+            f"at most {self.bandwidth // MIB} MiB/s")
+        return (f"{self.title}; {self.memory} MiB, {self.transport}, "
+                f"return-path {'on' if self.return_path else 'off'}, {limit}")
+
+
+CASES = [
+    Case("idle-unix", "random data, idle guest", cross=True, quick=True),
+    Case("idle-tcp", "random data, idle guest", transport="tcp"),
+    Case("idle-oneway", "random data, idle guest", return_path=False),
+    Case("untouched", "64 MiB of random data, the rest never touched, idle guest",
+         guest="idle=1 data=random mem=64M", sparse=True),
+    Case("busy", "random data, 5000 pages written a second",
+         guest="rate=5000 pattern=random data=random vrate=1000", cross=True, quick=True),
+    Case("busy-limited", "random data, 5000 pages written a second",
+         guest="rate=5000 pattern=random data=random vrate=1000", bandwidth=256 * MIB),
+    Case("small", "random data, idle guest: fixed costs", memory=16, quick=True),
+]

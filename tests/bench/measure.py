@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+One migration, measured from outside: nothing is asked of either program between `migrate` and the
+end, both say by events where they are.
+
+  whole    from the command until the source has said `completed` and the destination RESUME
+  pause    from the source's STOP to the destination's RESUME, by the time stamps in these events
+  claimed  what the source's query-migrate says
+  cpu      CPU time of both processes in that time and a little after it, threads that have ended
+           included, vCPU threads not
+  prepare  CPU time of the destination before it, from its start
+"""
+
+import json
+import os
+import subprocess
+import time
+
+from host import OtherLoad
+
+MIB = 1 << 20
+CHUNK = 4 * MIB
+# After the end: what the programs clean up belongs to the migration.
+TRAIL_S = 0.15
+# A destination that prepares its memory has done so when it uses no CPU for so long.
+QUIET_S = 0.1
+QUIET_LIMIT_S = 20.0
+MIGRATE_S = 60.0
+
+
+class Failed(Exception):
+    """A run that gave no figures."""
+
+
+# ---- CPU time ----
+
+def process_cpu_s(pid):
+    """Of all its threads, also those that have ended: the process's CPU clock."""
+    return time.clock_gettime(~pid << 3 | 2)
+
+
+def vcpu_cpu_s(vm):
+    total = 0
+    for cpu in vm.vcpu_threads:
+        with open(f"/proc/{vm.process.pid}/task/{cpu}/schedstat", encoding="ascii") as f:
+            total += int(f.read().split()[0])
+    return total / 1e9
+
+
+def work_cpu_s(vm):
+    return process_cpu_s(vm.process.pid) - vcpu_cpu_s(vm)
+
+
+def wait_quiet(vm):
+    end = time.monotonic() + QUIET_LIMIT_S
+    before = work_cpu_s(vm)
+    while time.monotonic() < end:
+        time.sleep(QUIET_S)
+        now = work_cpu_s(vm)
+        if now - before < QUIET_S / 50:
+            return
+        before = now
+    raise Failed("The destination does not come to rest")
+
+
+# ---- memory files ----
+
+class Memory:
+    """
+    Two files in /dev/shm, used again and again: their pages are there, so that the slow and erratic
+    first touch of memory on some hosts stays out of the figures. A sparse case wants the opposite.
+    """
+
+    def __init__(self, folder):
+        self.src = os.path.join(folder, "source.ram")
+        self.dst = os.path.join(folder, "destination.ram")
+
+    def prepare(self, case):
+        for path in (self.src, self.dst):
+            if case.sparse or not os.path.exists(path) or os.path.getsize(path) != case.memory * MIB:
+                with open(path, "wb") as f:
+                    f.truncate(case.memory * MIB)
+        if not case.sparse:
+            # the guest writes its own data into the source's; zeroes into the destination's
+            if os.stat(self.src).st_blocks * 512 < case.memory * MIB:
+                self._fill(self.src, case.memory)
+            self._fill(self.dst, case.memory)
+
+    @staticmethod
+    def _fill(path, mebibytes):
+        with open(path, "r+b", buffering=0) as f:
+            for _ in range(0, mebibytes * MIB, CHUNK):
+                f.write(bytes(min(CHUNK, mebibytes * MIB)))
+
+    def used_mib(self, path):
+        return os.stat(path).st_blocks * 512 / MIB
+
+
+# ---- a run ----
+
+def start(place, machine, binary, case, ram_path, incoming):
+    vm = machine(place, "-object", f"memory-backend-file,id=ram0,size={case.memory}M,"
+                 f"mem-path={ram_path},share=on", "-machine", "memory-backend=ram0",
+                 binary=binary, machine="pit=on,pic=on,rtc=on,isa-serial=on", memory=case.memory,
+                 smp=1, guest=case.guest, incoming="defer" if incoming else None)
+    vm.ram_path = ram_path
+    vm.vcpu_threads = [cpu["thread-id"] for cpu in vm.cmd("query-cpus-fast")]
+    vm.cmd("migrate-set-capabilities", capabilities=[
+        {"capability": "events", "state": True},
+        {"capability": "return-path", "state": case.return_path}])
+    vm.cmd("migrate-set-parameters", max_bandwidth=case.bandwidth, downtime_limit=case.downtime_ms)
+    return vm
+
+
+def listen(vm, case):
+    if case.transport == "unix":
+        uri = f"unix:{vm.base}.move"
+        vm.cmd("migrate-incoming", uri=uri)
+        return uri
+    vm.cmd("migrate-incoming", uri="tcp:127.0.0.1:0")
+    return f"tcp:127.0.0.1:{vm.cmd('query-migrate')['socket-address'][0]['port']}"
+
+
+def stamp(event):
+    return event["timestamp"]["seconds"] + event["timestamp"]["microseconds"] / 1e6
+
+
+def wait_completed(src):
+    while True:
+        status = src.qmp.wait_event("MIGRATION", timeout=MIGRATE_S)["data"]["status"]
+        if status == "completed":
+            return
+        if status in ("failed", "cancelled"):
+            raise Failed(f"{status}: {src.cmd('query-migrate').get('error-desc', 'no reason given')}")
+
+
+def last_event(vm, name):
+    found = [e for e in vm.qmp.events if e["event"] == name]
+    if not found:
+        raise Failed(f"{vm.name} sent no event {name}")
+    return found[-1]
+
+
+def measure(place, machine, programs, case, memory):
+    """
+    `programs`: of source and destination. Returns a dictionary of figures; raises Failed, or what
+    ferrytest raises.
+    """
+    memory.prepare(case)
+    src = start(place, machine, programs[0], case, memory.src, False)
+    src.guest.wait_ready(timeout=120)
+    dst = start(place, machine, programs[1], case, memory.dst, True)
+    uri = listen(dst, case)
+    wait_quiet(dst)
+    prepare = work_cpu_s(dst)
+
+    other = OtherLoad()
+    before = work_cpu_s(src), work_cpu_s(dst)
+    all_before = process_cpu_s(src.process.pid) + process_cpu_s(dst.process.pid)
+    begun = time.monotonic()
+    src.cmd("migrate", uri=uri)
+    wait_completed(src)
+    dst.qmp.wait_event("RESUME")
+    whole = time.monotonic() - begun
+    time.sleep(TRAIL_S)
+    after = work_cpu_s(src), work_cpu_s(dst)
+    own = process_cpu_s(src.process.pid) + process_cpu_s(dst.process.pid) - all_before
+    others = other.share(own)
+
+    info = src.cmd("query-migrate")
+    pause = stamp(last_event(dst, "RESUME")) - stamp(last_event(src, "STOP"))
+    bad = dst.guest.verify(timeout=120)
+    if bad:
+        raise Failed(f"{bad} corrupted words")
+    figures = {
+        "whole_ms": whole * 1e3,
+        "pause_ms": pause * 1e3,
+        "claimed_ms": float(info["downtime"]),
+        "cpu_ms": sum(after) * 1e3 - sum(before) * 1e3,
+        "cpu_source_ms": (after[0] - before[0]) * 1e3,
+        "cpu_destination_ms": (after[1] - before[1]) * 1e3,
+        "prepare_ms": prepare * 1e3,
+        "sent_mib": info["ram"]["transferred"] / MIB,
+        "pages": info["ram"]["normal"],
+        "rounds": info["ram"]["dirty-sync-count"],
+        "used_mib": memory.used_mib(memory.dst),
+        "others": others,
+    }
+    return figures
+
+
+def floor(program, case, memory, pages):
+    """The same pages from the same memory; the cheaper of two ways to receive them."""
+    best = None
+    for way in ("direct", "buffered"):
+        done = subprocess.run([program, case.transport, way, memory.src, memory.dst, str(pages)],
+                              capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise Failed(done.stderr.strip())
+        said = json.loads(done.stdout)
+        if best is None or said["ns"] < best["ns"]:
+            best = said
+    return {"whole_ms": best["ns"] / 1e6, "cpu_ms": best["cpu_ns"] / 1e6,
+            "sent_mib": best["bytes"] / MIB}
