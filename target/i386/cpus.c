@@ -88,6 +88,7 @@ static void cpus_stopped(void *opaque)
 
     all->loaded = false;
     all->adjust_at = 0;
+    all->stopped_at = host_monotonic_ns();
     cpus_tsc_stopped(all);
 }
 
@@ -302,6 +303,13 @@ bool x86_clock_adjust(struct vm *vm, int64_t pause_ns)
         }
     }
     return true;
+}
+
+int64_t x86_clock_stopped_at(struct vm *vm)
+{
+    struct x86_cpus *all = cpus_of(vm);
+
+    return all ? all->stopped_at : 0;
 }
 
 int64_t x86_tsc_khz(struct vm *vm)

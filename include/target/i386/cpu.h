@@ -32,6 +32,11 @@ void x86_cpus_free(struct vm *vm);
  * is done) without KVM or for a negative pause. vCPUs stopped, machine lock held.
  */
 bool x86_clock_adjust(struct vm *vm, int64_t pause_ns);
+/*
+ * The host's CLOCK_MONOTONIC (ns) when the guest's clocks were read at the last stop: where a pause
+ * begins. Later than the call of vm_stop() by what the vCPUs took to leave the guest. 0: never.
+ */
+int64_t x86_clock_stopped_at(struct vm *vm);
 
 /* The time that the first vCPU would compute from its kvmclock page now; false: it has none. vCPUs
  * stopped, machine lock held. */
