@@ -37,6 +37,7 @@ FAKE(query_target);
 FAKE(system_powerdown);
 FAKE(system_reset);
 FAKE(x_migrate_hold);
+FAKE(x_query_dirty_tracking);
 FAKE(x_query_migrate_hold);
 
 struct fake fake;
