@@ -15,7 +15,7 @@
 
 static char out[OUT_SIZE];
 static u32 out_head, out_tail; /* run on; the difference is what is waiting */
-static u64 next_report, next_poll, bad_printed, bad_budget, started;
+static u64 next_report, next_poll, next_pump, bad_printed, bad_budget, started;
 static u64 zero_next, zero_bad; /* check of never touched pages; zero_next 0: not running */
 static u64 rate_before;
 static u8 ending;
@@ -100,17 +100,22 @@ void report_line(const char *fmt, ...)
     }
 }
 
-static int pump(void)
+/* Returns whether something went out. While nobody takes what is sent, the port is asked rarely. */
+static int pump(u64 now)
 {
-    u32 n = out_tail - out_head, at = out_head % OUT_SIZE;
+    u32 n = out_tail - out_head, at = out_head % OUT_SIZE, sent;
 
-    if (!n) {
+    if (!n || now < next_pump) {
         return 0;
     }
     n = n > 16 ? 16 : n;
     n = n > OUT_SIZE - at ? OUT_SIZE - at : n;
-    out_head += (u32)sys(SYS_PUTS, (u64)(out + at), n);
-    return 1;
+    sent = (u32)sys(SYS_PUTS, (u64)(out + at), n);
+    out_head += sent;
+    if (!sent) {
+        next_pump = now + 2000000;
+    }
+    return sent != 0;
 }
 
 /* ---- lines ---- */
@@ -322,7 +327,7 @@ int report_step(struct cpu *c, u64 now)
         bad_lines();
     }
     busy = zero_step(c);
-    busy |= pump();
+    busy |= pump(now);
     if (ending && out_head == out_tail) {
         guest_end();
     }

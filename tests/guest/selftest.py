@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from guest_mailbox import DEFINES, MASK, Mailbox, check, file_offset, mix
@@ -47,6 +48,14 @@ def connect(path):
         sock.close()
         return None
     return sock
+
+
+def drain(sock):
+    try:
+        while sock.recv(4096):
+            pass
+    except OSError:
+        pass
 
 
 class Vm:
@@ -133,7 +142,8 @@ class Vm:
     def send(self, text):
         if not self.ser:
             self.ser = wait_for("serial socket", lambda: connect(self.name + ".ser"))
-            self.ser.setblocking(False)
+            # what comes back must be taken, or the port blocks; the log has it all the same
+            threading.Thread(target=drain, args=(self.ser,), daemon=True).start()
         self.ser.send(text.encode())
 
     @property
@@ -148,6 +158,9 @@ class Vm:
             except subprocess.TimeoutExpired:
                 self.proc.kill()
                 self.proc.wait()
+        if self.ser:
+            self.ser.close()
+            self.ser = None
         if self.ram and os.path.exists(self.ram):
             os.unlink(self.ram)
 
