@@ -174,8 +174,9 @@ struct x86_cpus {
     int64_t tsc_khz;               /* of the guest */
     struct cpu_state *reset_state; /* what MSRs are compared with that a host may lack */
     bool has_sregs2, has_xcrs, has_exception_payload, has_triple_fault, has_tsc_control;
+    bool has_tsc_deadline, has_arch_capabilities; /* the host lets the guest have them */
     int64_t stopped_at; /* host time of the last stop (monotonic clock, ns) */
-    bool loaded; /* state comes from a stream and has not run since */
+    bool loaded;        /* state comes from a stream and has not run since */
     /* x86_clock_adjust(): by how much the loaded TSC values lag at host time adjust_at (monotonic
      * clock, ns); 0: not asked for */
     int64_t adjust_ns, adjust_at;

@@ -12,7 +12,6 @@
  */
 #include <string.h>
 
-#include "accel/kvm.h"
 #include "cpu-features.h"
 #include "cpu-model.h"
 #include "migration/vmstate.h"
@@ -269,10 +268,10 @@ static void words_offered(const struct x86_cpus *all, uint32_t words[FW_COUNT])
             words[f->word] |= feature_mask(f);
         }
     }
-    if (feature_get(words, "arch-capabilities") && !cpu_arch_capabilities_settable(all)) {
+    if (!all->has_arch_capabilities) {
         feature_set(words, "arch-capabilities", false);
     }
-    if (kvm_check_extension(all->vm, KVM_CAP_TSC_DEADLINE_TIMER)) {
+    if (all->has_tsc_deadline) {
         feature_set(words, "tsc-deadline", true);
     }
     features_close(words);

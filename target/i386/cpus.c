@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "accel/kvm.h"
-#include "cpu-internal.h"
+#include "cpu-model.h"
 #include "hw/device.h"
 #include "hw/i386/kvmclock.h"
 #include "hw/i386/savevm-order.h"
@@ -176,7 +176,12 @@ static bool cpus_host_init(struct x86_cpus *all, GError **err)
     all->has_triple_fault = kvm_check_extension(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT);
     all->xsave_size =
         MAX((unsigned)kvm_check_extension(vm, KVM_CAP_XSAVE2), (unsigned)sizeof(struct kvm_xsave));
-    return cpu_msrs_init(all, err);
+    all->has_tsc_deadline = kvm_check_extension(vm, KVM_CAP_TSC_DEADLINE_TIMER);
+    if (!cpu_msrs_init(all, err)) {
+        return false;
+    }
+    all->has_arch_capabilities = cpu_arch_capabilities_settable(all);
+    return true;
 }
 
 /*
