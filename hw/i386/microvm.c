@@ -278,14 +278,6 @@ bool microvm_build(struct vm *vm, const struct vm_config *cfg, GError **err)
                   "(the guest and the migration stream see no difference)");
         return false;
     }
-    for (unsigned i = 1; i < cfg->serial_count; i++) {
-        if (cfg->serials[i]) {
-            error_set(err, FERRY_ERROR_USER,
-                      "Machine 'microvm' has one serial port; give -serial once, or 'none' for the "
-                      "others");
-            return false;
-        }
-    }
     return build_memory(board, err) && build_fw_cfg(board, err) && x86_cpus_new(vm, cfg, err) &&
            build_interrupt_controllers(board, err) && build_devices(board, err) &&
            kernel_load(board, err);
