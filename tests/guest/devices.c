@@ -309,17 +309,21 @@ static u32 pit_latch_check(struct cpu *c)
     return bad;
 }
 
-/* Channel 2 has the first byte of a new, small count written; the check writes the second. */
+/* Channel 2 has the first byte of a new, small count written; the check writes the second. Were the
+ * first one lost, the old, large count would go on, and be as small by chance once in a thousand.
+ */
+#define PIT_SMALL 0x40u
+
 static int pit_half_init(struct cpu *c)
 {
     (void)c;
     outb(0x43, 0xb4);
     outb(0x42, 0xf0);
     outb(0x42, 0xff);
-    if (pit_count(2) <= 0x400 && pit_count(2) <= 0x400) {
+    if (pit_count(2) <= PIT_SMALL && pit_count(2) <= PIT_SMALL) {
         return 0;
     }
-    outb(0x42, 0x00);
+    outb(0x42, PIT_SMALL);
     return 1;
 }
 
@@ -327,10 +331,10 @@ static u32 pit_half_check(struct cpu *c)
 {
     u16 count;
 
-    outb(0x42, 0x04);
+    outb(0x42, 0x00);
     count = pit_count(2);
     pit_half_init(c);
-    return count > 0x400 ? 0x10000u | count : 0;
+    return count > PIT_SMALL ? 0x10000u | count : 0;
 }
 
 /* ---- serial port ---- */
