@@ -32,8 +32,8 @@ static size_t ring_bytes(const struct kvm *kvm)
 
 bool kvm_ring_enable(struct kvm *kvm, uint32_t entries, GError **err)
 {
-    int acq_rel = kvm_check_extension(kvm->vm, KVM_CAP_DIRTY_LOG_RING_ACQ_REL);
-    int plain = kvm_check_extension(kvm->vm, KVM_CAP_DIRTY_LOG_RING);
+    int acq_rel = kvm_check(kvm, KVM_CAP_DIRTY_LOG_RING_ACQ_REL);
+    int plain = kvm_check(kvm, KVM_CAP_DIRTY_LOG_RING);
     uint32_t cap = acq_rel ? KVM_CAP_DIRTY_LOG_RING_ACQ_REL : KVM_CAP_DIRTY_LOG_RING;
     uint32_t max = (uint32_t)(acq_rel ? acq_rel : plain) / sizeof(struct kvm_dirty_gfn);
     int rc;
@@ -49,7 +49,7 @@ bool kvm_ring_enable(struct kvm *kvm, uint32_t entries, GError **err)
                   RING_MIN, max);
         return false;
     }
-    rc = kvm_vm_enable_cap(kvm->vm, cap, (uint64_t)entries * sizeof(struct kvm_dirty_gfn));
+    rc = kvm_enable(kvm, cap, (uint64_t)entries * sizeof(struct kvm_dirty_gfn));
     if (rc < 0) {
         error_set_errno(err, FERRY_ERROR_HOST, -rc, "KVM refuses a dirty ring of %u entries",
                         entries);

@@ -84,6 +84,10 @@ static inline struct kvm *kvm_of(const struct vm *vm)
     return (struct kvm *)vm->accel; /* accel is the first member */
 }
 
+/* kvm.c: like kvm_check_extension() and kvm_vm_enable_cap(), before vm->accel is set. */
+int kvm_check(struct kvm *kvm, int cap);
+int kvm_enable(struct kvm *kvm, uint32_t cap, uint64_t arg);
+
 /* slots.c */
 bool kvm_slots_create(struct kvm *kvm, GError **err);
 void kvm_slots_free(struct kvm *kvm);

@@ -81,7 +81,7 @@ int kvm_vcpu_ioctl(struct vcpu *vcpu, unsigned long request, void *arg)
     return ioctl_retry(v->fd, request, arg);
 }
 
-static int check_extension(struct kvm *kvm, int cap)
+int kvm_check(struct kvm *kvm, int cap)
 {
     int rc = ioctl(kvm->vm_fd >= 0 ? kvm->vm_fd : kvm->fd, KVM_CHECK_EXTENSION, (long)cap);
 
@@ -90,10 +90,10 @@ static int check_extension(struct kvm *kvm, int cap)
 
 int kvm_check_extension(struct vm *vm, int cap)
 {
-    return check_extension(kvm_of(vm), cap);
+    return kvm_check(kvm_of(vm), cap);
 }
 
-static int enable_cap(struct kvm *kvm, uint32_t cap, uint64_t arg)
+int kvm_enable(struct kvm *kvm, uint32_t cap, uint64_t arg)
 {
     struct kvm_enable_cap c = { .cap = cap, .args = { arg } };
 
@@ -102,7 +102,7 @@ static int enable_cap(struct kvm *kvm, uint32_t cap, uint64_t arg)
 
 int kvm_vm_enable_cap(struct vm *vm, uint32_t cap, uint64_t arg)
 {
-    return enable_cap(kvm_of(vm), cap, arg);
+    return kvm_enable(kvm_of(vm), cap, arg);
 }
 
 void kvm_part_add(struct vm *vm, enum kvm_stage stage, const struct kvm_part_ops *ops, void *opaque)
@@ -282,7 +282,7 @@ static bool kvm_check_caps(struct kvm *kvm, GError **err)
         return false;
     }
     for (unsigned i = 0; i < G_N_ELEMENTS(kvm_required_caps); i++) {
-        if (!check_extension(kvm, kvm_required_caps[i].cap)) {
+        if (!kvm_check(kvm, kvm_required_caps[i].cap)) {
             error_set(err, FERRY_ERROR_HOST,
                       "This host's KVM lacks KVM_CAP_%s; a newer kernel is needed",
                       kvm_required_caps[i].name);
@@ -316,11 +316,11 @@ static bool kvm_create_vm(struct kvm *kvm, GError **err)
         return false;
     }
     /* Both change what KVM_GET_VCPU_EVENTS says; where they are missing those fields stay empty. */
-    if (check_extension(kvm, KVM_CAP_EXCEPTION_PAYLOAD)) {
-        enable_cap(kvm, KVM_CAP_EXCEPTION_PAYLOAD, 1);
+    if (kvm_check(kvm, KVM_CAP_EXCEPTION_PAYLOAD)) {
+        kvm_enable(kvm, KVM_CAP_EXCEPTION_PAYLOAD, 1);
     }
-    if (check_extension(kvm, KVM_CAP_X86_TRIPLE_FAULT_EVENT)) {
-        enable_cap(kvm, KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1);
+    if (kvm_check(kvm, KVM_CAP_X86_TRIPLE_FAULT_EVENT)) {
+        kvm_enable(kvm, KVM_CAP_X86_TRIPLE_FAULT_EVENT, 1);
     }
     return kvm_setup_routing(kvm, err);
 }
@@ -377,11 +377,11 @@ struct accel *accel_kvm_new(struct vm *vm, uint32_t dirty_ring_size, GError **er
             goto fail;
         }
     } else {
-        int modes = check_extension(kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) &
+        int modes = kvm_check(kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) &
                     (KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET);
 
         kvm->manual_protect = modes & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE &&
-                              !enable_cap(kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, (uint64_t)modes);
+                              !kvm_enable(kvm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, (uint64_t)modes);
         kvm->initially_set = kvm->manual_protect && modes & KVM_DIRTY_LOG_INITIALLY_SET;
     }
     kvm->run_size = (size_t)MAX(ioctl(kvm->fd, KVM_GET_VCPU_MMAP_SIZE, 0l), 0);
