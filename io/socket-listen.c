@@ -38,10 +38,11 @@ void socket_listener_free(struct socket_listener *sl)
         return;
     }
     /* Another process may have taken the path over meanwhile: then it is not ours any more. */
-    if (sl->owns_path && lstat(sl->addr->path, &st) == 0 && st.st_dev == sl->dev &&
+    if (sl->owned_path && lstat(sl->owned_path, &st) == 0 && st.st_dev == sl->dev &&
         st.st_ino == sl->ino) {
-        unlink(sl->addr->path);
+        unlink(sl->owned_path);
     }
+    g_free(sl->owned_path);
     close(sl->fd);
     transport_address_free(sl->addr);
     g_free(sl);
@@ -130,7 +131,8 @@ static GPtrArray *listen_unix(const struct transport_address *addr, int backlog,
     }
     sl = listener_wrap(fd);
     if (lstat(un.sun_path, &st) == 0) {
-        sl->owns_path = true;
+        /* absolute: going into the background changes the working directory */
+        sl->owned_path = g_canonicalize_filename(un.sun_path, NULL);
         sl->dev = st.st_dev;
         sl->ino = st.st_ino;
     }

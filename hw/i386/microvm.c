@@ -311,6 +311,9 @@ void board_reset(struct vm *vm)
     struct board *board = vm->board;
     g_autoptr(GPtrArray) devices = g_ptr_array_new();
 
+    if (!board) {
+        return; /* machine 'none' */
+    }
     if (!board->finished) {
         board_finish(board);
     }

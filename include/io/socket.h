@@ -20,12 +20,12 @@
 struct socket_listener {
     int fd;                         /* close-on-exec, non-blocking */
     struct transport_address *addr; /* as bound: numeric host, the port the kernel chose */
-    bool owns_path;
-    dev_t dev; /* identity of the socket file, while owns_path */
+    char *owned_path; /* NULL: there is no socket file that is ours to remove */
+    dev_t dev;        /* identity of the socket file of owned_path */
     ino_t ino;
 };
 
-/* Closes and, where owns_path, unlinks. */
+/* Closes and, where owned_path, unlinks. */
 void socket_listener_free(struct socket_listener *sl);
 /* Wraps an inherited listening descriptor (ownership passes on success only); its path is not ours
  * to remove. */
