@@ -14,9 +14,9 @@ void migration_hold(struct migration *m, MigrationHoldPoint point, atomic_bool *
         m->held = true;
         cond_wait(&m->cond, &m->lock);
     }
-    if (m->held) {
-        m->held = false;
-        m->hold = MIGRATION_HOLD_POINT_NONE;
+    m->held = false;
+    if (m->hold == point) {
+        m->hold = MIGRATION_HOLD_POINT_NONE; /* else somebody already asked for another point */
     }
     mutex_unlock(&m->lock);
 }

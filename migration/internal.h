@@ -116,8 +116,10 @@ struct outgoing {
     uint64_t features;      /* FERRY_FEATURE_* in use */
     bool guest_stopped;     /* by us */
     bool was_running;
-    RunState state_before; /* the guest's state before we stopped it */
-    int64_t last_sync_ns;  /* cost of the last dirty sync */
+    RunState state_before;     /* the guest's state before we stopped it */
+    int64_t clocks_stopped_ns; /* where the guest's pause begins on its own clocks, see
+                                  x86_clock_stopped_at() */
+    int64_t last_sync_ns;      /* cost of the last dirty sync */
 
     struct outgoing_stats stats;     /* m */
     struct ram_save_stats final_ram; /* m; once `ram` is gone */

@@ -333,7 +333,7 @@ static void give_back(struct outgoing *out)
     out->guest_stopped = false;
     if (out->was_running && out->vm->run_state == RUN_STATE_FINISH_MIGRATE && !out->vm->exiting) {
         /* the guest's time went on while it stood */
-        x86_clock_adjust(out->vm, migration_now_ns() - out->stats.stop_ns);
+        x86_clock_adjust(out->vm, migration_now_ns() - out->clocks_stopped_ns);
         vm_start(out->vm);
     } else if (out->vm->run_state == RUN_STATE_FINISH_MIGRATE) {
         vm_set_run_state(out->vm, out->state_before);

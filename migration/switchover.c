@@ -28,6 +28,7 @@
 #include "qapi/qapi-events.h"
 #include "system/config.h"
 #include "system/vm.h"
+#include "target/i386/cpu.h"
 #include "util/error.h"
 
 #define GOOD_ENOUGH_MS 10.0
@@ -93,6 +94,8 @@ static bool stop_guest(struct outgoing *out)
     mutex_unlock(&m->lock);
     vm_stop(out->vm, RUN_STATE_FINISH_MIGRATE);
     out->guest_stopped = true;
+    /* vm_stop() has waited for the vCPUs, and the guest's time went on meanwhile */
+    out->clocks_stopped_ns = x86_clock_stopped_at(out->vm);
     if (vm_request_pending(out->vm)) {
         out->guest_stopped = false;
         if (out->was_running) {
@@ -229,7 +232,7 @@ static bool hand_over_to_ferry(struct outgoing *out, GError **err)
         return false;
     }
     written = channel_bytes_written(out->ch);
-    pause = GUINT64_TO_BE((uint64_t)(migration_now_ns() - out->stats.stop_ns));
+    pause = GUINT64_TO_BE((uint64_t)(migration_now_ns() - out->clocks_stopped_ns));
     out_u8(out->o, STREAM_COMMAND);
     out_be16(out->o, STREAM_CMD_FERRY_GO);
     out_be16(out->o, sizeof(pause));
