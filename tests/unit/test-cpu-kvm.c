@@ -488,7 +488,7 @@ static void test_registers(void)
         s->fpregs[i] = (struct cpu_fpreg){ UINT64_C(0x8000000000000000) + i, 0x3fff };
     }
     for (unsigned i = 0; i < 16; i++) {
-        s->vregs[i].q[0] = 0x1111111111111111 * i;
+        s->vregs[i].q[0] = UINT64_C(0x1111111111111111) * i;
         s->vregs[i].q[1] = ~s->vregs[i].q[0];
     }
     s->mxcsr = 0x1fa0;
