@@ -96,7 +96,7 @@ class IgnoreShared(MigrationCase):
                 migrate.start(src, self.uri)
                 migrate.wait_status(src, "failed")
                 dst.wait(1)
-                ours, theirs = ("on", "off") if on is dst else ("off", "on")
+                ours, theirs = ("on", "off") if side == "destination" else ("off", "on")
                 self.assertIn(f"Capability x-ignore-shared is {ours}, but received capability is "
                               f"{theirs}", dst.stderr())
                 self.check_source_goes_on(src)
