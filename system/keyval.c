@@ -47,8 +47,8 @@ static bool key_is_valid(const char *key, size_t len)
     return true;
 }
 
-static bool add_part(json_t *opts, const char *part, const char *implied_key,
-                     enum keyval_flags flags, GError **err)
+static bool add_part(json_t *opts, const char *part, const char *implied_key, GPtrArray *warnings,
+                     GError **err)
 {
     const char *equals = strchr(part, '=');
     size_t key_len = equals ? (size_t)(equals - part) : strlen(part);
@@ -64,7 +64,7 @@ static bool add_part(json_t *opts, const char *part, const char *implied_key,
         return false;
     } else if (equals) {
         key = g_strndup(part, key_len);
-    } else if (flags & KEYVAL_SHORT_BOOL) {
+    } else if (warnings) {
         bool off = g_str_has_prefix(part, "no");
 
         key = g_strdup(off ? part + 2 : part);
@@ -73,8 +73,10 @@ static bool add_part(json_t *opts, const char *part, const char *implied_key,
             error_set(err, FERRY_ERROR_USER, "Invalid parameter '%s'", part);
             return false;
         }
-        report_warning("short-form boolean option '%s' is deprecated, use %s=%s instead", part, key,
-                       value);
+        g_ptr_array_add(warnings,
+                        g_strdup_printf("short-form boolean option '%s' is deprecated, use %s=%s "
+                                        "instead",
+                                        part, key, value));
     } else {
         error_set(err, FERRY_ERROR_USER, "Expected '=' after parameter '%s'", part);
         return false;
@@ -88,8 +90,7 @@ static bool add_part(json_t *opts, const char *part, const char *implied_key,
     return true;
 }
 
-json_t *keyval_parse(const char *text, const char *implied_key, enum keyval_flags flags,
-                     GError **err)
+json_t *keyval_parse(const char *text, const char *implied_key, GPtrArray *warnings, GError **err)
 {
     g_autoptr(json_t) opts = json_object();
 
@@ -97,7 +98,7 @@ json_t *keyval_parse(const char *text, const char *implied_key, enum keyval_flag
         g_autofree char *part = next_part(&text);
 
         /* only the very first part may be a value alone */
-        if (*part && !add_part(opts, part, implied_key, flags, err)) {
+        if (*part && !add_part(opts, part, implied_key, warnings, err)) {
             return NULL;
         }
         implied_key = NULL;
@@ -105,13 +106,14 @@ json_t *keyval_parse(const char *text, const char *implied_key, enum keyval_flag
     return g_steal_pointer(&opts);
 }
 
-json_t *keyval_parse_or_json(const char *text, const char *implied_key, bool *is_json, GError **err)
+json_t *keyval_parse_or_json(const char *text, const char *implied_key, GPtrArray *warnings,
+                             bool *is_json, GError **err)
 {
     json_t *opts;
 
     *is_json = text[0] == '{';
     if (!*is_json) {
-        return keyval_parse(text, implied_key, KEYVAL_SHORT_BOOL, err);
+        return keyval_parse(text, implied_key, warnings, err);
     }
     opts = qapi_json_parse(text, err);
     if (opts && !json_is_object(opts)) {
@@ -163,8 +165,9 @@ bool keyval_parse_size(const char *text, uint64_t unit, uint64_t *out)
             return false;
         }
         unit = UINT64_C(1) << (10 * (suffix - suffixes));
-    } else if (scale > 1) {
-        return false; /* half a byte */
+    }
+    if (scale > 1 && (!*end || unit == 1)) {
+        return false; /* half a byte, or half of a unit that is not named */
     }
     if (__builtin_mul_overflow(whole, unit, out)) {
         return false;

@@ -167,7 +167,7 @@ static struct chardev *open_spec(struct vm *vm, struct options *o, const char *i
                                  GError **err)
 {
     if (o->daemonize && strcmp(spec, "stdio") == 0) {
-        error_set(err, FERRY_ERROR_USER, "stdio cannot be used with -daemonize");
+        error_set(err, FERRY_ERROR_USER, "With -daemonize there is no terminal for 'stdio'");
         return NULL;
     }
     return chardev_open_legacy(vm->chardevs, id, spec, err);
@@ -343,9 +343,11 @@ static bool step_sandbox(struct vm *vm G_GNUC_UNUSED, struct options *o, GError 
     return sandbox_enter(&o->sandbox, err);
 }
 
-static bool step_background(struct vm *vm G_GNUC_UNUSED, struct options *o G_GNUC_UNUSED,
-                            GError **err)
+static bool step_background(struct vm *vm G_GNUC_UNUSED, struct options *o, GError **err)
 {
+    for (unsigned i = 0; i < o->warnings->len; i++) {
+        report_warning("%s", (const char *)g_ptr_array_index(o->warnings, i));
+    }
     return daemonize_ready(err);
 }
 

@@ -11,6 +11,8 @@
 #include "system/keyval.h"
 #include "util/error.h"
 
+#define MACHINE_SERIAL_PORTS 1 /* of microvm */
+
 bool option_object(struct options *o, const char *arg, GError **err)
 {
     bool is_json;
@@ -22,7 +24,7 @@ bool option_object(struct options *o, const char *arg, GError **err)
         o->done = true;
         return true;
     }
-    opts = keyval_parse_or_json(arg, "qom-type", &is_json, err);
+    opts = keyval_parse_or_json(arg, "qom-type", o->warnings, &is_json, err);
     if (!opts) {
         return false;
     }
@@ -40,20 +42,24 @@ bool option_chardev(struct options *o, const char *arg, GError **err)
         o->done = true;
         return true;
     }
-    opts = keyval_parse(arg, "backend", KEYVAL_SHORT_BOOL, err);
+    opts = keyval_parse(arg, "backend", o->warnings, err);
     if (!opts) {
+        return false;
+    }
+    if (!json_object_get(opts, "backend")) {
+        error_set(err, FERRY_ERROR_USER, "Parameter 'backend' is missing");
+        json_decref(opts);
         return false;
     }
     option_remember(o->chardevs, "chardev", arg, opts, false);
     return true;
 }
 
-/* With -daemonize nobody is at the terminal; known only when all options were read, see main(). */
 bool option_serial(struct options *o, const char *arg, GError **err)
 {
-    if (o->serials->len == VM_MAX_SERIALS) {
-        error_set(err, FERRY_ERROR_USER, "The machine has no more than %u serial ports",
-                  VM_MAX_SERIALS);
+    if (o->serials->len == MACHINE_SERIAL_PORTS) {
+        error_set(err, FERRY_ERROR_USER, "The machine has only %u serial port",
+                  MACHINE_SERIAL_PORTS);
         return false;
     }
     option_remember(o->serials, "serial", arg, NULL, false);
@@ -89,7 +95,7 @@ static void add_qmp(struct options *o, const char *option, const char *arg, cons
 
 bool option_mon(struct options *o, const char *arg, GError **err)
 {
-    g_autoptr(json_t) opts = keyval_parse(arg, "chardev", KEYVAL_SHORT_BOOL, err);
+    g_autoptr(json_t) opts = keyval_parse(arg, "chardev", o->warnings, err);
     struct mon_options mon = { .mode = MON_READLINE };
     bool ok = opts && keyval_read(mon_fields, opts, &mon, err);
 
@@ -148,7 +154,7 @@ bool option_qtest_log(struct options *o, const char *arg, GError **err G_GNUC_UN
 
 bool option_add_fd(struct options *o, const char *arg, GError **err)
 {
-    json_t *opts = keyval_parse(arg, NULL, KEYVAL_SHORT_BOOL, err);
+    json_t *opts = keyval_parse(arg, NULL, NULL, err);
 
     if (!opts) {
         return false;
@@ -208,7 +214,7 @@ bool option_audiodev(struct options *o G_GNUC_UNUSED, const char *arg, GError **
 {
     struct audiodev_options audio = {};
     bool is_json, ok;
-    g_autoptr(json_t) opts = keyval_parse_or_json(arg, "driver", &is_json, err);
+    g_autoptr(json_t) opts = keyval_parse_or_json(arg, "driver", NULL, &is_json, err);
 
     ok = opts && keyval_read(audiodev_fields, opts, &audio, err);
     if (ok && (!audio.id || !json_object_get(opts, "driver"))) {

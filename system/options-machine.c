@@ -19,7 +19,8 @@
 #define MIB              (UINT64_C(1) << 20)
 #define RAM_SIZE_ALIGN   8192 /* sizes are rounded up to this, as QEMU does */
 
-#define SMP_FIELD(k, m) KEYVAL_ROW(k, KEYVAL_UINT, struct options, smp.m, .max = INT32_MAX)
+#define SMP_FIELD(k, m)                                                                            \
+    KEYVAL_ROW(k, KEYVAL_UINT, struct options, smp.m, .min = 1, .max = INT32_MAX)
 
 static const char *const irqchip_names[] = { [IRQCHIP_ON] = "on", [IRQCHIP_SPLIT] = "split", NULL };
 
@@ -87,7 +88,7 @@ bool option_machine(struct options *o, const char *arg, GError **err)
         o->done = true;
         return true;
     }
-    opts = keyval_parse(arg, "type", KEYVAL_NONE, err);
+    opts = keyval_parse(arg, "type", NULL, err);
     if (!opts || !keyval_read(machine_fields, opts, o, err)) {
         return false;
     }
@@ -137,7 +138,7 @@ bool option_accel(struct options *o, const char *arg, GError **err)
         o->done = true;
         return true;
     }
-    opts = keyval_parse(arg, "accel", KEYVAL_SHORT_BOOL, err);
+    opts = keyval_parse(arg, "accel", NULL, err);
     if (!opts) {
         return false;
     }
@@ -189,22 +190,9 @@ static const struct keyval_field smp_fields[] = {
 
 bool option_smp(struct options *o, const char *arg, GError **err)
 {
-    g_autoptr(json_t) opts = keyval_parse(arg, "cpus", KEYVAL_NONE, err);
-    const char *key;
-    json_t *value;
+    g_autoptr(json_t) opts = keyval_parse(arg, "cpus", NULL, err);
 
-    if (!opts || !keyval_read(smp_fields, opts, o, err)) {
-        return false;
-    }
-    json_object_foreach(opts, key, value)
-    {
-        if (strspn(json_string_value(value), "0") == json_string_length(value)) {
-            error_set(err, FERRY_ERROR_USER,
-                      "Invalid CPU topology: parameter '%s' must be greater than zero", key);
-            return false;
-        }
-    }
-    return true;
+    return opts && keyval_read(smp_fields, opts, o, err);
 }
 
 static const struct keyval_field memory_fields[] = {
@@ -216,7 +204,7 @@ static const struct keyval_field memory_fields[] = {
 
 bool option_m(struct options *o, const char *arg, GError **err)
 {
-    g_autoptr(json_t) opts = keyval_parse(arg, "size", KEYVAL_NONE, err);
+    g_autoptr(json_t) opts = keyval_parse(arg, "size", NULL, err);
 
     if (!opts || !keyval_read(memory_fields, opts, o, err)) {
         return false;
@@ -255,7 +243,7 @@ static const struct keyval_field overcommit_fields[] = {
 
 bool option_overcommit(struct options *o, const char *arg, GError **err)
 {
-    g_autoptr(json_t) opts = keyval_parse(arg, NULL, KEYVAL_SHORT_BOOL, err);
+    g_autoptr(json_t) opts = keyval_parse(arg, NULL, o->warnings, err);
 
     return opts && keyval_read(overcommit_fields, opts, o, err);
 }
@@ -314,7 +302,7 @@ static const struct keyval_field boot_fields[] = {
 
 bool option_boot(struct options *o G_GNUC_UNUSED, const char *arg, GError **err)
 {
-    g_autoptr(json_t) opts = keyval_parse(arg, "order", KEYVAL_NONE, err);
+    g_autoptr(json_t) opts = keyval_parse(arg, "order", NULL, err);
     struct boot_options boot = {};
     bool ok = opts && keyval_read(boot_fields, opts, &boot, err);
 
@@ -378,7 +366,7 @@ static bool parse_rtc_base(struct vm_config *c, const char *text, GError **err)
 
 bool option_rtc(struct options *o, const char *arg, GError **err)
 {
-    g_autoptr(json_t) opts = keyval_parse(arg, NULL, KEYVAL_SHORT_BOOL, err);
+    g_autoptr(json_t) opts = keyval_parse(arg, NULL, NULL, err);
     struct rtc_options rtc = { .clock = o->config.rtc_clock,
                                .driftfix = o->config.rtc_driftfix_slew };
     bool ok = opts && keyval_read(rtc_fields, opts, &rtc, err) &&

@@ -22,7 +22,7 @@ static const struct keyval_field name_fields[] = {
 
 bool option_name(struct options *o, const char *arg, GError **err)
 {
-    g_autoptr(json_t) opts = keyval_parse(arg, "guest", KEYVAL_SHORT_BOOL, err);
+    g_autoptr(json_t) opts = keyval_parse(arg, "guest", o->warnings, err);
     struct name_options names = {};
     bool ok = opts && keyval_read(name_fields, opts, &names, err);
 
@@ -66,7 +66,7 @@ static const struct keyval_field msg_fields[] = {
 
 bool option_msg(struct options *o, const char *arg, GError **err)
 {
-    g_autoptr(json_t) opts = keyval_parse(arg, NULL, KEYVAL_SHORT_BOOL, err);
+    g_autoptr(json_t) opts = keyval_parse(arg, NULL, o->warnings, err);
 
     return opts && keyval_read(msg_fields, opts, o, err);
 }
@@ -88,7 +88,7 @@ bool option_global(struct options *o, const char *arg, GError **err)
         json_object_set_new(opts, "property", json_stringn(dot + 1, equals - dot - 1));
         json_object_set_new(opts, "value", json_string(equals + 1));
     } else {
-        opts = keyval_parse(arg, NULL, KEYVAL_NONE, err);
+        opts = keyval_parse(arg, NULL, NULL, err);
         if (!opts) {
             return false;
         }
@@ -138,7 +138,7 @@ static const struct keyval_field action_fields[] = {
 
 bool option_action(struct options *o, const char *arg, GError **err)
 {
-    g_autoptr(json_t) opts = keyval_parse(arg, NULL, KEYVAL_SHORT_BOOL, err);
+    g_autoptr(json_t) opts = keyval_parse(arg, NULL, NULL, err);
     struct action_options actions = { o->no_reboot, o->no_shutdown };
 
     if (!opts || !keyval_read(action_fields, opts, &actions, err)) {
@@ -221,7 +221,7 @@ static const struct keyval_field sandbox_fields[] = {
 
 bool option_sandbox(struct options *o, const char *arg, GError **err)
 {
-    g_autoptr(json_t) opts = keyval_parse(arg, "enable", KEYVAL_NONE, err);
+    g_autoptr(json_t) opts = keyval_parse(arg, "enable", NULL, err);
 
     /* obsolete system calls are the only ones denied unless allowed */
     o->sandbox.obsolete = SANDBOX_DENY;

@@ -187,12 +187,12 @@ static bool option_version(struct options *o, const char *arg G_GNUC_UNUSED,
     return true;
 }
 
-static void print_lines(const char *indent, const char *text)
+static void print_indented(const char *text)
 {
     g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
 
     for (char **line = lines; *line; line++) {
-        printf("%s%s\n", indent, *line);
+        printf("      %s\n", *line);
     }
 }
 
@@ -208,10 +208,9 @@ static bool option_help(struct options *o, const char *arg G_GNUC_UNUSED,
         if (!row->help) {
             continue;
         }
-        printf("-%s%s%s%s", row->name, row->alias ? ", -" : "", row->alias ? row->alias : "",
-               row->form ? " " : "");
-        print_lines("", row->form ? row->form : "");
-        print_lines("      ", row->help);
+        printf("-%s%s%s%s%s\n", row->name, row->alias ? ", -" : "", row->alias ? row->alias : "",
+               row->form ? " " : "", row->form ? row->form : "");
+        print_indented(row->help);
     }
     o->done = true;
     return true;
@@ -315,6 +314,7 @@ static struct options *options_new(void)
     c->default_backing.madvise_merge = c->default_backing.madvise_hugepage =
         c->default_backing.madvise_dump = -1;
     o->accels = g_ptr_array_new_with_free_func(g_free);
+    o->warnings = g_ptr_array_new_with_free_func(g_free);
     o->objects = g_ptr_array_new_with_free_func(option_use_free);
     o->fds = g_ptr_array_new_with_free_func(option_use_free);
     o->chardevs = g_ptr_array_new_with_free_func(option_use_free);
@@ -357,8 +357,8 @@ void options_free(struct options *o)
         o->process_name,    o->qtest,
         o->qtest_log,       o->pidfile,
     };
-    GPtrArray *lists[] = { o->accels,  o->objects,  o->fds,    o->chardevs,
-                           o->serials, o->monitors, o->globals };
+    GPtrArray *lists[] = { o->accels,  o->objects,  o->fds,     o->chardevs,
+                           o->serials, o->monitors, o->globals, o->warnings };
 
     for (size_t i = 0; i < G_N_ELEMENTS(strings); i++) {
         g_free(strings[i]);

@@ -16,24 +16,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum keyval_flags {
-    KEYVAL_NONE = 0,
-    /* "key" alone means key=on and "nokey" key=off, with a warning, as in older option syntax */
-    KEYVAL_SHORT_BOOL = 1,
-};
-
 /*
  * "a=1,b=2,,3": {"a": "1", "b": "2,3"}; two commas stand for one in a value, an empty part (a
  * trailing comma) is skipped, a key given twice keeps its last value. The first part is the value
  * of implied_key when it has no '='; NULL: there is no such key. The caller owns the object; NULL
  * with *err set (USER).
+ *
+ * With warnings (a list of char *) the older form of booleans is taken too, "key" for key=on and
+ * "nokey" for key=off, and a line about it is added; without, it is refused.
  */
-json_t *keyval_parse(const char *text, const char *implied_key, enum keyval_flags flags,
-                     GError **err);
+json_t *keyval_parse(const char *text, const char *implied_key, GPtrArray *warnings, GError **err);
 
 /* keyval_parse(), or JSON when the text begins with '{'. *is_json tells which. */
-json_t *keyval_parse_or_json(const char *text, const char *implied_key, bool *is_json,
-                             GError **err);
+json_t *keyval_parse_or_json(const char *text, const char *implied_key, GPtrArray *warnings,
+                             bool *is_json, GError **err);
 
 enum keyval_type {
     KEYVAL_BOOL,        /* bool: on, off (yes, no, y, n, true, false) */

@@ -59,12 +59,13 @@ struct options {
     char *pidfile;
     struct sandbox_options sandbox;
 
-    bool done; /* -help, -version and the like have printed what they are for */
+    GPtrArray *warnings; /* char *: what to say once everything else is right */
+    bool done;           /* -help, -version and the like have printed what they are for */
 };
 
 /*
  * The options of argv[1...]; NULL with *err set (USER) when one of them is unknown, malformed, not
- * offered, or contradicts another one. Warnings go to stderr. The caller frees the result.
+ * offered, or contradicts another one. The caller frees the result.
  */
 struct options *options_parse(int argc, char **argv, GError **err);
 void options_free(struct options *o);
