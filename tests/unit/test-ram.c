@@ -45,6 +45,11 @@ static void fake_stop(struct vm *vm)
     (void)vm;
 }
 
+static void fake_free(struct accel *accel)
+{
+    (void)accel; /* part of the fixture */
+}
+
 static bool fake_sync(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err)
 {
     (void)err;
@@ -66,6 +71,8 @@ static void fake_clear(struct vm *vm, struct ram_block *block, uint64_t first, u
 static const struct accel_ops fake_ops = { .name = "fake",
                                            .dirty_start = fake_start,
                                            .dirty_stop = fake_stop,
+                                           .stop = fake_stop,
+                                           .free = fake_free,
                                            .dirty_sync = fake_sync,
                                            .dirty_clear = fake_clear };
 
@@ -105,10 +112,9 @@ static void tear_down(struct fixture *f, gconstpointer data)
     (void)data;
     out_free(f->o);
     g_byte_array_unref(f->bytes);
+    vm_lock(f->vm);
+    vm_free(f->vm);
     g_free(f->fake.dirty);
-    /* the fake is no accelerator that vm_free() could end: only its memory is of interest here */
-    memory_free(f->vm->memory);
-    g_free(f->vm);
 }
 
 /* The payloads of all ram sections in `in`, read as a destination does. */
