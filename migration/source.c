@@ -336,7 +336,8 @@ static void give_back(struct outgoing *out)
         x86_clock_adjust(out->vm, migration_now_ns() - out->clocks_stopped_ns);
         vm_start(out->vm);
     } else if (out->vm->run_state == RUN_STATE_FINISH_MIGRATE) {
-        vm_set_run_state(out->vm, out->state_before);
+        /* at the end of the process a guest that ran is not started any more */
+        vm_set_run_state(out->vm, out->was_running ? RUN_STATE_PAUSED : out->state_before);
     }
 }
 

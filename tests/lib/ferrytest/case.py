@@ -31,6 +31,7 @@ class TestCase(unittest.TestCase):
             result = self.defaultTestResult()
         before = _failures(result)
         self._folders = []
+        self._tmp = self._shm = None
         self.machines = []
         try:
             return super().run(result)
@@ -53,14 +54,14 @@ class TestCase(unittest.TestCase):
     @property
     def tmp(self):
         """A folder for files and sockets of the case."""
-        if not self._folders:
-            self.folder()
-        return self._folders[0]
+        if not self._tmp:
+            self._tmp = self.folder()
+        return self._tmp
 
     @property
     def shm(self):
         """A folder in memory, for guests' memory."""
-        if not hasattr(self, "_shm") or self._shm not in self._folders:
+        if not self._shm:
             self._shm = self.folder(SHM if os.path.isdir(SHM) else None)
         return self._shm
 
