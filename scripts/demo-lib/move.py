@@ -125,7 +125,7 @@ class Move:
         """query-migrate; a new round's size is kept."""
         self.info = self.src.cmd("query-migrate")
         ram = self.info.get("ram")
-        if not ram or self.info["status"] != "active":
+        if not ram or self.info["status"] not in ("active", "device"):
             return
         while len(self.rounds) < ram["dirty-sync-count"]:
             # a round that came and went between two looks has the size of its successor, at most

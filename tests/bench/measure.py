@@ -98,11 +98,10 @@ class Memory:
 
 # ---- a run ----
 
-def start(place, machine, binary, case, ram_path, incoming):
-    vm = machine(place, "-object", f"memory-backend-file,id=ram0,size={case.memory}M,"
-                 f"mem-path={ram_path},share=on", "-machine", "memory-backend=ram0",
-                 binary=binary, machine="pit=on,pic=on,rtc=on,isa-serial=on", memory=case.memory,
-                 smp=1, guest=case.guest, incoming="defer" if incoming else None)
+def start(machine, binary, case, ram_path, incoming):
+    vm = machine("-object", f"memory-backend-file,id=ram0,size={case.memory}M,"
+                 f"mem-path={ram_path},share=on", "-machine", "memory-backend=ram0", binary=binary,
+                 machine="pit=on,pic=on,rtc=on,isa-serial=on", memory=case.memory, smp=1, guest=case.guest, incoming="defer" if incoming else None)
     vm.ram_path = ram_path
     vm.vcpu_threads = [cpu["thread-id"] for cpu in vm.cmd("query-cpus-fast")]
     vm.cmd("migrate-set-capabilities", capabilities=[
@@ -141,15 +140,15 @@ def last_event(vm, name):
     return found[-1]
 
 
-def measure(place, machine, programs, case, memory):
+def measure(machine, programs, case, memory):
     """
-    `programs`: of source and destination. Returns a dictionary of figures; raises Failed, or what
-    ferrytest raises.
+    `machine`: starts one, with the arguments of ferrytest's Ferry; `programs`: of source and
+    destination. Returns a dictionary of figures; raises Failed, or what ferrytest raises.
     """
     memory.prepare(case)
-    src = start(place, machine, programs[0], case, memory.src, False)
+    src = start(machine, programs[0], case, memory.src, False)
     src.guest.wait_ready(timeout=120)
-    dst = start(place, machine, programs[1], case, memory.dst, True)
+    dst = start(machine, programs[1], case, memory.dst, True)
     uri = listen(dst, case)
     wait_quiet(dst)
     prepare = work_cpu_s(dst)

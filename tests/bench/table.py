@@ -75,3 +75,46 @@ def print_case(case, rows):
     if others:
         print(f"  CPU taken by other processes meanwhile: {statistics.median(others):.0%} "
               f"(most: {max(others):.0%})")
+
+
+# ---- docs/performance.md ----
+
+DOC_COLUMNS = ("whole_ms", "pause_ms", "cpu_ms", "cpu_source_ms", "cpu_destination_ms", "sent_mib",
+               "used_mib")
+DOC_BEGIN = "<!-- figures: written by tests/bench/run --doc -->\n"
+DOC_END = "<!-- end of figures -->\n"
+
+
+def _doc_case(case):
+    heads = {key: heading for key, heading, _ in COLUMNS}
+    digits = {key: places for key, _, places in COLUMNS}
+    lines = [f"**{case['name']}**: {case['what']}", "",
+             "| | " + " | ".join(heads[k] for k in DOC_COLUMNS) + " |",
+             "|---|" + "--:|" * len(DOC_COLUMNS)]
+    for name, row in case["rows"].items():
+        if row["error"]:
+            lines.append(f"| {name} | failed: {row['error']} |" + " |" * (len(DOC_COLUMNS) - 1))
+        elif row["median"]:
+            lines.append(f"| {name} | " + " | ".join(
+                f"{row['median'][k]:.{digits[k]}f}" if k in row["median"] else "" for k in DOC_COLUMNS)
+                + " |")
+    for name, values in case["ratios"].items():
+        lines.append(f"| *{name}* | " + " | ".join(
+            f"*{values[k]:.2f}*" if k in values else "" for k in DOC_COLUMNS) + " |")
+    others = [s["others"] for row in case["rows"].values() for s in row["samples"] if "others" in s]
+    if others:
+        lines += ["", f"Other processes took {statistics.median(others):.0%} of the CPUs meanwhile."]
+    return "\n".join(lines) + "\n"
+
+
+def write_doc(path, head, runs, cases):
+    """Puts the figures between their marks in a Markdown file."""
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    begin, end = text.index(DOC_BEGIN) + len(DOC_BEGIN), text.index(DOC_END)
+    programs = "; ".join(head["programs"].values())
+    intro = (f"{head['date']}, medians of {runs} runs. {head['cpus']} CPUs ({head['cpu']}"
+             f"{', itself a virtual machine' if head['virtual'] else ''}), {head['memory_mib'] >> 10} GiB, "
+             f"Linux {head['kernel']}, KVM: {head['kvm']}. {programs}.\n\n")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text[:begin] + intro + "\n".join(_doc_case(c) for c in cases) + text[end:])
