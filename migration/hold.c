@@ -28,6 +28,7 @@ bool qmp_x_migrate_hold(struct vm *vm, const struct qmp_x_migrate_hold_arg *arg,
     (void)err;
     mutex_lock(&m->lock);
     m->hold = arg->point;
+    m->held = false; /* until it waits there, also where it has waited elsewhere */
     cond_broadcast(&m->cond);
     mutex_unlock(&m->lock);
     return true;

@@ -19,14 +19,28 @@ def have_qemu():
     return os.access(QEMU, os.X_OK)
 
 
-def answer(qtest, command):
-    """What the server answers, and the interrupts that changed on the way."""
+def read_answer(qtest):
     try:
-        value = qtest.cmd(*command.split(" "))
+        value = qtest.read_answer()
     except QTestError as error:
         value = str(error)
     irqs = qtest.take_irqs()
     return (value, irqs) if irqs else value
+
+
+def answer(qtest, command):
+    """What the server answers, and the interrupts that changed on the way."""
+    return answers(qtest, [command])[0]
+
+
+def answers(qtest, commands):
+    """The same for many, sent together."""
+    out = []
+    for at in range(0, len(commands), 64):
+        some = commands[at:at + 64]
+        qtest.send_raw("".join(c + "\n" for c in some).encode())
+        out += [read_answer(qtest) for _ in some]
+    return out
 
 
 class QTestCase(TestCase):
@@ -51,11 +65,9 @@ class QTestCase(TestCase):
         if intercept:
             qemu.intercept(intercept)
             ferry.intercept(intercept)
-        answers = []
-        for number, command in enumerate(commands):
-            want, have = answer(qemu, command), answer(ferry, command)
+        wanted, had = answers(qemu, commands), answers(ferry, commands)
+        for number, (want, have) in enumerate(zip(wanted, had)):
             if want != have:
                 before = "\n  ".join(commands[max(0, number - 12):number + 1])
                 self.fail(f"QEMU answers {want}, Ferry {have} at the end of:\n  {before}")
-            answers.append(have)
-        return answers
+        return had

@@ -4,7 +4,7 @@
 import random
 
 from ferrytest import Qmp, QTest, QTestError
-from sidebyside import FULL, QTestCase, answer
+from sidebyside import FULL, QTestCase, answer, answers
 
 GOOD = [
     "outb 0x3ff 0x55", "inb 0x3ff", "inb 0x3ff extra", "outb 0x3ff 0x1ff", "inb 0x3ff",
@@ -122,16 +122,13 @@ class Robustness(QTestCase):
     def test_words_of_garbage(self):
         """Commands that exist with arguments that do not fit never end the process."""
         names = sorted({c.split(" ")[0] for c in GOOD + BAD if c.strip()} - {"clock_step", "clock_set"})
-        words = ["0", "1", "-1", "0x10", "0xffff", "0xfec00000", "0xffffffffffffffff", "16777216",
+        words = ["0", "1", "-1", "0x10", "0xffff", "0xfec00000", "0xffffffffffffffff", "65536",
                  "x", "", "0xzz", "ioapic", "/", "unnamed-gpio-in", "AAAA", "0x00", "%s%n", "a" * 5000]
         qtest = self.boot(memory=16)
         rng = random.Random(3)
-        for _ in range(1500):
-            line = " ".join([rng.choice(names)] + rng.choices(words, k=rng.randrange(5)))
-            qtest.send_raw(line.encode() + b"\n")
-            while (got := qtest.read_line()).startswith("IRQ"):
-                pass
-            self.assertTrue(got.startswith(("OK", "FAIL")), (line, got))
+        lines = [" ".join([rng.choice(names)] + rng.choices(words, k=rng.randrange(5)))
+                 for _ in range(1500)]
+        self.assertEqual(len(answers(qtest, lines)), len(lines))
         self.assertEqual(self.vm.status(), "running")
 
     def test_line_too_long(self):
