@@ -562,6 +562,62 @@ static void test_registers(void)
     machine_free(m);
 }
 
+static bool host_xfeature(const struct x86_cpus *all, unsigned bit)
+{
+    for (unsigned i = 0; i < all->host_cpuid->nent; i++) {
+        const struct kvm_cpuid_entry2 *e = &all->host_cpuid->entries[i];
+
+        if (e->function == 0xd && e->index == 0) {
+            return e->eax >> bit & 1;
+        }
+    }
+    return false;
+}
+
+/* What is wider than SSE: it is in KVM's area even where the guest has no XSAVE. */
+static void test_vectors(void)
+{
+    struct machine *m = have_kvm() ? machine_new(1, 0) : NULL;
+    g_autofree struct cpu_state *got = g_new0(struct cpu_state, 1);
+    unsigned width = 2;
+    GError *err = NULL;
+    struct cpu_state *s;
+
+    if (!m) {
+        return;
+    }
+    begin_at(m, SPIN);
+    s = &m->cpu->state;
+    if (host_xfeature(m->cpu->all, 2)) {
+        width = 4;
+    }
+    if (host_xfeature(m->cpu->all, 6)) {
+        width = 8;
+    }
+    for (unsigned i = 0; i < (width == 8 ? 32 : 16); i++) {
+        fill(s->vregs[i].q, width * 8, (uint8_t)i);
+    }
+    if (width == 8) {
+        fill(s->opmask, sizeof(s->opmask), 77);
+    }
+    if (host_xfeature(m->cpu->all, 9)) {
+        s->pkru = 0x55555554;
+    }
+    if (!kvm_parts_put(m->vm, &err)) {
+        /* a host may show components that it gives to no guest */
+        g_test_skip(err->message);
+        g_clear_error(&err);
+    } else {
+        g_assert_true(cpu_kvm_get(m->cpu, got, &err));
+        g_assert_no_error(err);
+        g_assert_cmpmem(got->vregs, sizeof(got->vregs), s->vregs, sizeof(s->vregs));
+        SAME(opmask);
+        SAME(pkru);
+        g_test_message("tested %u bits", width * 64);
+    }
+    machine_free(m);
+}
+
 /* The APIC's timer goes on from where it was, and one that had fired does not fire again. */
 static void test_apic_timer(void)
 {
@@ -644,6 +700,7 @@ int main(int argc, char **argv)
     g_test_add_func("/cpu-kvm/run-stop", test_run_stop);
     g_test_add_func("/cpu-kvm/triple-fault", test_triple_fault);
     g_test_add_func("/cpu-kvm/registers", test_registers);
+    g_test_add_func("/cpu-kvm/vectors", test_vectors);
     g_test_add_func("/cpu-kvm/apic-timer", test_apic_timer);
     g_test_add_func("/cpu-kvm/refused-state", test_refused_state);
     return g_test_run();
