@@ -50,8 +50,12 @@ static bool clock_get(struct kvmclock *c, struct kvmclock_state *s, GError **err
         return false;
     }
     s->clock = data.clock;
-    s->clock_is_reliable = data.flags & KVM_CLOCK_TSC_STABLE;
-    if (!s->clock_is_reliable && x86_guest_clock_ns(c->dev.vm, &guest) && guest > s->clock) {
+    /* on the wire this says that the source's kernel can tell, and so no peer needs to look into
+     * the guest's page, as very old ones had to */
+    s->clock_is_reliable =
+        kvm_check_extension(c->dev.vm, KVM_CAP_ADJUST_CLOCK) & KVM_CLOCK_TSC_STABLE;
+    if (!(data.flags & KVM_CLOCK_TSC_STABLE) && x86_guest_clock_ns(c->dev.vm, &guest) &&
+        guest > s->clock) {
         s->clock = guest;
     }
     return true;

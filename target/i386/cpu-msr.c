@@ -58,7 +58,6 @@ static const struct msr_row rows[] = {
     ROW("FMASK", 0xc0000084, fmask),
     ROW("KERNEL_GS_BASE", 0xc0000102, kernelgsbase),
     ROW("TSC_AUX", MSR_TSC_AUX, tsc_aux),
-    ROW("AMD_TSC_RATIO", 0xc0000104, amd_tsc_scale),
     ROW("VM_HSAVE_PA", 0xc0010117, vm_hsave),
     ROW("VIRT_SPEC_CTRL", 0xc001011f, virt_ssbd),
     ROW("IA32_SPEC_CTRL", 0x48, spec_ctrl),

@@ -12,19 +12,20 @@
 #include "cpu-internal.h"
 #include "util/error.h"
 
-#define CR0_PE      0x1u
-#define CR4_OSFXSR  (1u << 9)
-#define EFER_LMA    (1u << 10)
-#define EFLAGS_TF   0x100u
-#define EFLAGS_IOPL 0x3000u
-#define EFLAGS_VM   0x20000u
-#define HF_CS32     (1u << 4)
-#define HF_SS32     (1u << 5)
-#define HF_ADDSEG   (1u << 6)
-#define HF_PE       (1u << 7)
-#define HF_LMA      (1u << 14)
-#define HF_CS64     (1u << 15)
-#define HF_OSFXSR   (1u << 22)
+#define TSC_RATIO_ONE (UINT64_C(1) << 32)
+#define CR0_PE        0x1u
+#define CR4_OSFXSR    (1u << 9)
+#define EFER_LMA      (1u << 10)
+#define EFLAGS_TF     0x100u
+#define EFLAGS_IOPL   0x3000u
+#define EFLAGS_VM     0x20000u
+#define HF_CS32       (1u << 4)
+#define HF_SS32       (1u << 5)
+#define HF_ADDSEG     (1u << 6)
+#define HF_PE         (1u << 7)
+#define HF_LMA        (1u << 14)
+#define HF_CS64       (1u << 15)
+#define HF_OSFXSR     (1u << 22)
 
 uint32_t cpu_hflags(const struct cpu_state *s, uint32_t keep)
 {
@@ -133,6 +134,8 @@ bool cpu_state_check(void *opaque, const void *state, GError **err)
         { "sipi_vector", s->sipi_vector > 255 },
         { "fpregs_format_vmstate", s->fpregs_format != 0 },
         { "fptag_vmstate", s->fptag > 255 },
+        /* the ratio at which nested guests' TSCs run: there are none, so it must be 1 */
+        { "amd_tsc_scale_msr", s->amd_tsc_scale && s->amd_tsc_scale != TSC_RATIO_ONE },
         { "tsc_khz", s->tsc_khz < 0 || s->tsc_khz > INT32_MAX },
     };
 
