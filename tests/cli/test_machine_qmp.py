@@ -3,7 +3,8 @@
 
 import unittest
 
-from ferry_cli import Machine, QmpError
+from ferry_cli import Machine
+from ferrytest import QmpError
 
 MICROVM = ["-M", "microvm", "-accel", "qtest", "-m", "16"]
 UUID = "550e8400-e29b-41d4-a716-446655440000"
@@ -13,7 +14,7 @@ class Case(unittest.TestCase):
     def fails(self, qmp, klass, desc, name, **arguments):
         with self.assertRaises(QmpError) as caught:
             qmp.cmd(name, **arguments)
-        self.assertEqual((caught.exception.klass, caught.exception.desc), (klass, desc))
+        self.assertEqual((caught.exception.error_class, caught.exception.desc), (klass, desc))
 
 
 class RunState(Case):
@@ -23,14 +24,14 @@ class RunState(Case):
             self.assertEqual(q.cmd("query-status"),
                              {"running": True, "singlestep": False, "status": "running"})
             q.cmd("stop")
-            q.event("STOP")
+            q.wait_event("STOP")
             self.assertEqual(q.cmd("query-status")["status"], "paused")
             q.cmd("stop")
-            self.assertEqual(q.events, [])
+            self.assertEqual(q.drain_events(), ["STOP"])
             q.cmd("cont")
-            q.event("RESUME")
+            q.wait_event("RESUME")
             q.cmd("cont")
-            self.assertEqual(q.events, [])
+            self.assertEqual(q.drain_events(), ["STOP", "RESUME"])
 
     def test_prelaunch(self):
         with Machine(*MICROVM, "-S") as m:
@@ -42,10 +43,10 @@ class RunState(Case):
     def test_reset_and_powerdown(self):
         with Machine(*MICROVM) as m:
             m.qmp.cmd("system_reset")
-            self.assertEqual(m.qmp.event("RESET")["data"],
+            self.assertEqual(m.qmp.wait_event("RESET")["data"],
                              {"guest": False, "reason": "host-qmp-system-reset"})
             m.qmp.cmd("system_powerdown")
-            m.qmp.event("POWERDOWN")
+            m.qmp.wait_event("POWERDOWN")
             self.assertTrue(m.qmp.cmd("query-status")["running"])
 
     def test_incoming(self):
@@ -55,7 +56,7 @@ class RunState(Case):
                 q.cmd(command)
                 self.assertEqual(q.cmd("query-status")["status"], "inmigrate")
             q.cmd("system_reset")
-            q.event("RESET")
+            q.wait_event("RESET")
             self.assertEqual(q.cmd("query-status")["status"], "inmigrate")
 
     def test_machine_none(self):
@@ -66,9 +67,9 @@ class RunState(Case):
                              {"base-memory": 0, "plugged-memory": 0})
             q.cmd("cont")
             q.cmd("system_reset")
-            q.event("RESET")
+            q.wait_event("RESET")
             q.cmd("system_powerdown")
-            q.event("POWERDOWN")
+            q.wait_event("POWERDOWN")
             q.cmd("stop")
 
 
