@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+The base of the lab's cases: the outer machine that they share, inner machines that end with the
+case, and everybody's last lines when a case fails.
+
+A case that takes longer than its `limit` kills the outer machine; whatever waits then fails at once,
+and the next case gets a new one.
+"""
+
+import os
+import re
+import sys
+import unittest
+
+SOURCE_DIR = os.environ.get("FERRY_SOURCE_DIR", os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__)))))
+sys.path[0:0] = [os.path.join(SOURCE_DIR, "scripts"), os.path.join(SOURCE_DIR, "tests", "lib")]
+os.environ.setdefault("FERRY_TEST_TIMEOUT_FACTOR", "3")
+
+from ferrytest import migrate  # noqa: E402
+from labvm import packages, session  # noqa: E402
+from labvm.link import LinkDown  # noqa: E402
+from labvm.runner import LONG  # noqa: E402
+from labmachine import FERRY, QEMU, Machine  # noqa: E402,F401
+
+LIMIT = 240.0  # seconds, of a case
+
+
+def long(thing):
+    """Marks a case or a class that the short set leaves out."""
+    setattr(thing, LONG, True)
+    return thing
+
+
+def _failures(result):
+    return len(result.failures) + len(result.errors) if result is not None else 0
+
+
+class LabCase(unittest.TestCase):
+    maxDiff = None
+    limit = LIMIT
+
+    def run(self, result=None):
+        if result is None:
+            result = self.defaultTestResult()
+        before = _failures(result)
+        self.machines = []
+        self._links = 0
+        self.outer = self.folder = None
+        try:
+            return super().run(result)
+        finally:
+            if _failures(result) > before:
+                self._show_logs()
+            if self.outer:
+                self.outer.deadline(None, "")
+
+    def setUp(self):
+        short = ".".join(self.id().split(".")[-2:])
+        try:
+            self.outer = session.outer()
+        except packages.Missing as missing:
+            raise unittest.SkipTest(str(missing)) from None
+        self.outer.deadline(self.limit, f"{short} took longer than its {self.limit:.0f} s")
+        self.log_dir = os.path.join(session.run_dir(), short)
+        os.makedirs(self.log_dir, exist_ok=True)
+        self.folder = "/tmp/" + re.sub(r"\W", "-", short)[-40:]
+        self.outer.link.run(f"rm -rf {self.folder}; mkdir -p {self.folder}")
+        self.addCleanup(self._clean)
+
+    def _clean(self):
+        if self.outer.alive:
+            self.outer.link.run(f"rm -rf {self.folder}", check=False)
+
+    def _show_logs(self):
+        print(f"---- {self.id()}; logs in {getattr(self, 'log_dir', '?')}", file=sys.stderr)
+        for vm in self.machines:
+            print(vm.report(), file=sys.stderr)
+        if self.outer:
+            print(self.outer.report(), file=sys.stderr, flush=True)
+
+    # ---- what cases are made of ----
+
+    def log(self, name):
+        return os.path.join(self.log_dir, name)
+
+    def sh(self, command, deadline=20.0, **options):
+        """Runs a command in the outer machine."""
+        return self.outer.link.run(command, deadline, **options)
+
+    def initrd(self, kind):
+        """Path in the outer machine of an inner guest's file system."""
+        if kind == "inner":
+            return "/lab/inner.cpio"
+        path = "/lab/inner-stress.cpio"
+        self.sh(f"[ -e {path} ] || cat /lab/inner.cpio /lab/stress.cpio >{path}", 60)
+        return path
+
+    def machine(self, *extra, **options):
+        return Machine(self, *extra, **options)
+
+    def adopt(self, vm):
+        self.machines.append(vm)
+        self.addCleanup(vm.end)
+
+    def uri(self):
+        """A new address for a migration."""
+        self._links += 1
+        return f"unix:{self.folder}/link{self._links}"
+
+    def destination(self, return_path=True, **options):
+        """(machine that waits for a guest, its address)"""
+        uri = self.uri()
+        vm = self.machine(incoming="defer", **options)
+        migrate.set_capabilities(vm, return_path=return_path)
+        vm.cmd("migrate-incoming", uri=uri)
+        return vm, uri
+
+    def move(self, src, dst, uri, return_path=True, **parameters):
+        """Moves a guest and ends the source; what the source's query-migrate said."""
+        migrate.set_capabilities(src, return_path=return_path)
+        done = migrate.move(src, dst, uri, **parameters)
+        src.quit()
+        return done
+
+    def check_well(self, vm, clocks=True):
+        """The guest goes on, programs start in it, and neither it nor Linux has seen anything bad."""
+        tick = vm.ticks(2)
+        vm.shell_ticks(1)
+        self.assertEqual(vm.complaints(), [])
+        if clocks:
+            self.assertEqual((tick["mono_back"], tick["tsc_back"], tick["real_back"]),
+                             ("0", "0", "0"), tick)
+        return tick
+
+
+__all__ = ["FERRY", "LabCase", "LinkDown", "QEMU", "long", "migrate"]

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Debian's cloud kernel boots and works, with ACPI and without."""
+
+from labcase import LabCase
+
+TICKER = "ticker 50 500 &"
+
+
+class Boot(LabCase):
+    def boots(self, **options):
+        vm = self.machine(job=TICKER, **options).wait_up()
+        tick = self.check_well(vm)
+        self.assertEqual(int(tick["cpus"]), options.get("smp", 1))
+        vm.type("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
+        vm.line("kvm-clock")
+        return vm
+
+    def test_one_cpu(self):
+        vm = self.boots()
+        vm.quit()
+
+    def test_two_cpus(self):
+        self.boots(smp=2)
+
+    def test_without_acpi(self):
+        self.boots(machine="rtc=on,acpi=off")
