@@ -80,31 +80,24 @@ bool switchover_due(struct outgoing *out, struct switchover_judge *j, uint64_t r
 
 /*
  * Stops the guest for the switchover. False without *err: it asked for a reset or a shutdown
- * meanwhile, which goes first; it runs again. Machine lock held.
+ * meanwhile, which goes first; it is as it was. Machine lock held.
  */
 static bool stop_guest(struct outgoing *out)
 {
     struct migration *m = out->m;
+    int64_t begun = migration_now_ns();
 
-    out->was_running = vm_is_running(out->vm);
-    out->state_before = out->vm->run_state;
-    m->saved_state = out->vm->run_state;
-    mutex_lock(&m->lock);
-    out->stats.stop_ns = migration_now_ns();
-    mutex_unlock(&m->lock);
-    vm_stop(out->vm, RUN_STATE_FINISH_MIGRATE);
-    out->guest_stopped = true;
-    /* vm_stop() has waited for the vCPUs, and the guest's time went on meanwhile */
-    out->clocks_stopped_ns = x86_clock_stopped_at(out->vm);
-    if (vm_request_pending(out->vm)) {
-        out->guest_stopped = false;
-        if (out->was_running) {
-            vm_start(out->vm);
-        } else {
-            vm_set_run_state(out->vm, out->state_before);
-        }
+    if (!vm_stop_to_migrate(out->vm, &out->state_before)) {
         return false;
     }
+    mutex_lock(&m->lock);
+    out->stats.stop_ns = begun;
+    mutex_unlock(&m->lock);
+    out->was_running = out->state_before == RUN_STATE_RUNNING;
+    m->saved_state = out->state_before;
+    out->guest_stopped = true;
+    /* it has waited for the vCPUs, and the guest's time went on meanwhile */
+    out->clocks_stopped_ns = x86_clock_stopped_at(out->vm);
     return true;
 }
 

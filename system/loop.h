@@ -12,6 +12,9 @@ struct vm_loop {
     void (*powerdown_fn)(void *opaque);
     void *powerdown_opaque;
     GArray *poll_fds; /* GPollFD, kept between turns */
+    /* Somebody is between looking at the run state and changing it, maybe with the lock dropped. */
+    bool changing;
+    struct cond changed;
 };
 
 struct vm_loop *vm_loop_new(void);

@@ -12,12 +12,14 @@ struct vm_loop *vm_loop_new(void)
     struct vm_loop *loop = g_new0(struct vm_loop, 1);
 
     loop->poll_fds = g_array_new(FALSE, TRUE, sizeof(GPollFD));
+    cond_init(&loop->changed);
     return loop;
 }
 
 void vm_loop_free(struct vm_loop *loop)
 {
     g_array_free(loop->poll_fds, TRUE);
+    cond_clear(&loop->changed);
     g_free(loop);
 }
 

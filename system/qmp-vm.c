@@ -28,7 +28,7 @@ bool qmp_stop(struct vm *vm, GError **err G_GNUC_UNUSED)
 {
     if (migration_incoming_pending(vm)) {
         vm->autostart = false;
-    } else if (vm_is_running(vm)) {
+    } else {
         vm_stop(vm, RUN_STATE_PAUSED);
     }
     return true;

@@ -9,6 +9,11 @@
  *
  * vm_stop() guarantees: on return no vCPU executes guest code, the virtual clock stands, and every
  * exit that was under way has finished.
+ *
+ * Stopping waits for vCPUs with the lock dropped, and a client's `stop`, the guest's own reset and
+ * the stop for a migration may want it at the same time. Only one of them is ever between its look
+ * at the run state and its end (begin_change()); the others look again afterwards. Else `stop`
+ * would turn finish-migrate into paused, and `cont` would then run a guest that is on its way out.
  */
 #include "accel/accel.h"
 #include "migration/vmstate.h"
@@ -35,6 +40,28 @@ struct vm *vm_new(void)
     return vm;
 }
 
+static void begin_change(struct vm *vm)
+{
+    while (vm->loop->changing) {
+        cond_wait(&vm->loop->changed, &vm->lock);
+    }
+    vm->loop->changing = true;
+}
+
+static void end_change(struct vm *vm)
+{
+    vm->loop->changing = false;
+    cond_broadcast(&vm->loop->changed);
+}
+
+/* A request that had to wait for another state may be carried out in this one. */
+static void state_changed(struct vm *vm)
+{
+    if (vm_request_pending(vm)) {
+        vm_loop_wake(vm);
+    }
+}
+
 void vm_start(struct vm *vm)
 {
     if (vm_is_running(vm)) {
@@ -44,16 +71,14 @@ void vm_start(struct vm *vm)
     vm_clock_run(vm, true);
     vm->accel->ops->resume(vm);
     qapi_event_send_resume(vm);
+    state_changed(vm);
 }
 
-void vm_stop(struct vm *vm, RunState state)
+/* Between begin_change() and end_change(). */
+static void stop(struct vm *vm, RunState state)
 {
     if (vm_is_running(vm)) {
         vm->accel->ops->pause(vm);
-    }
-    /* pause lets go of the lock: somebody else may have stopped the machine meanwhile, and then
-     * emitted STOP */
-    if (vm_is_running(vm)) {
         vm_clock_run(vm, false);
         vm->run_state = state;
         qapi_event_send_stop(vm);
@@ -62,10 +87,47 @@ void vm_stop(struct vm *vm, RunState state)
     }
 }
 
+bool vm_stop(struct vm *vm, RunState state)
+{
+    begin_change(vm);
+    bool was_running = vm_is_running(vm);
+
+    if (was_running) {
+        stop(vm, state);
+    }
+    end_change(vm);
+    return was_running;
+}
+
+bool vm_stop_to_migrate(struct vm *vm, RunState *before)
+{
+    begin_change(vm);
+    bool ok = !vm_request_pending(vm);
+
+    *before = vm->run_state;
+    if (ok) {
+        stop(vm, RUN_STATE_FINISH_MIGRATE);
+        ok = !vm_request_pending(vm);
+        if (!ok && *before == RUN_STATE_RUNNING) {
+            vm_start(vm);
+        } else if (!ok) {
+            vm->run_state = *before;
+        }
+    }
+    end_change(vm);
+    return ok;
+}
+
 void vm_set_run_state(struct vm *vm, RunState state)
 {
     g_assert(!vm_is_running(vm) && state != RUN_STATE_RUNNING);
     vm->run_state = state;
+    if (state == RUN_STATE_POSTMIGRATE) {
+        /* a reset that waited was meant for the guest, which has left; here it would write over
+         * memory that may be shared with it */
+        vm->loop->reset = SHUTDOWN_CAUSE_NONE;
+    }
+    state_changed(vm);
 }
 
 void vm_request_reset(struct vm *vm, ShutdownCause cause)
@@ -118,7 +180,7 @@ static void do_shutdown(struct vm *vm, ShutdownCause cause)
     qapi_event_send_shutdown(vm, guest_caused(cause), cause);
     /* somebody outside who wants the process to end gets that in any case */
     if (vm->no_shutdown && guest_caused(cause)) {
-        vm_stop(vm, RUN_STATE_SHUTDOWN);
+        stop(vm, RUN_STATE_SHUTDOWN);
     } else {
         vm_exit(vm, cause == SHUTDOWN_CAUSE_HOST_ERROR ? 1 : 0);
     }
@@ -143,13 +205,14 @@ static void do_reset(struct vm *vm, ShutdownCause cause)
     }
 }
 
-bool vm_handle_requests(struct vm *vm)
+/* Between begin_change() and end_change(). */
+static bool handle_one(struct vm *vm)
 {
     struct vm_loop *loop = vm->loop;
 
     if (loop->stop) {
         loop->stop = false;
-        vm_stop(vm, loop->stop_state);
+        stop(vm, loop->stop_state);
         return true;
     }
     if (loop->shutdown) {
@@ -176,4 +239,17 @@ bool vm_handle_requests(struct vm *vm)
         return true;
     }
     return false;
+}
+
+bool vm_handle_requests(struct vm *vm)
+{
+    bool handled;
+
+    if (!vm_request_pending(vm) && !vm->loop->powerdown) {
+        return false;
+    }
+    begin_change(vm);
+    handled = handle_one(vm);
+    end_change(vm);
+    return handled;
 }

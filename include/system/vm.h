@@ -87,12 +87,20 @@ static inline bool vm_is_running(const struct vm *vm)
  */
 void vm_start(struct vm *vm);
 /*
- * Stops the vCPUs (returns when none executes guest code any more; drops the machine lock
- * meanwhile), stops the virtual clock, emits STOP when it was running, and sets the state, which is
- * one of the stopped ones.
+ * Stops a running machine: the vCPUs (returns when none executes guest code any more; drops the
+ * machine lock meanwhile), the virtual clock; emits STOP and sets the state, which is one of the
+ * stopped ones. False, and nothing is changed, when it does not run or somebody else has stopped it
+ * meanwhile.
  */
-void vm_stop(struct vm *vm, RunState state);
-/* Sets a stopped state without STOP/RESUME (finish-migrate -> postmigrate). */
+bool vm_stop(struct vm *vm, RunState state);
+/*
+ * Puts the machine, running or not, into finish-migrate; *before says from where. False: it was
+ * asked for a reset, a shutdown or a stop, which goes first; the machine is as it was. Drops the
+ * machine lock meanwhile.
+ */
+bool vm_stop_to_migrate(struct vm *vm, RunState *before);
+/* Sets a stopped state without STOP/RESUME (finish-migrate -> postmigrate). In postmigrate a reset
+ * that was asked for is forgotten. */
 void vm_set_run_state(struct vm *vm, RunState state);
 
 /*
