@@ -275,9 +275,10 @@ bool switchover_run(struct outgoing *out, bool *again, GError **err)
         *again = true;
         return outgoing_sleep(out, 10) || outgoing_check(out, err);
     }
-    ok = !out->options.caps[MIGRATION_CAPABILITY_PAUSE_BEFORE_SWITCHOVER] ||
-         pause_for_operator(out, err);
-    ok = ok && outgoing_check(out, err);
+    /* stopping dropped the lock: a cancel may have come */
+    ok = outgoing_check(out, err) &&
+         (!out->options.caps[MIGRATION_CAPABILITY_PAUSE_BEFORE_SWITCHOVER] ||
+          pause_for_operator(out, err));
     if (ok) {
         migration_set_status(m, MIGRATION_STATUS_DEVICE);
     }
