@@ -344,9 +344,11 @@ static void give_back(struct outgoing *out)
 static void end(struct outgoing *out, GError *error)
 {
     struct migration *m = out->m;
-    bool cancelled = atomic_load(&out->cancelled);
 
     vm_lock(out->vm);
+    /* a cancel that came while this waited for the lock has set the status to cancelling */
+    bool cancelled = atomic_load(&out->cancelled);
+
     mutex_lock(&m->lock);
     out->stats.end_ns = migration_now_ns();
     if (error && !out->committed) {
