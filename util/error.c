@@ -6,7 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
-G_DEFINE_QUARK(ferry - error - quark, ferry_error)
+/* Without a cached value: glib's table has a lock of its own, and errors are rare. */
+GQuark ferry_error_quark(void)
+{
+    return g_quark_from_static_string("ferry-error-quark");
+}
 
 /* How lines on stderr look is a property of the process, like stderr itself. */
 static struct {
