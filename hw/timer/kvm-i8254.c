@@ -17,6 +17,9 @@
 /* For this mode (a strobe started by the gate, which channel 0 does not have) KVM runs no timer. */
 #define PIT_MODE_NO_TIMER 5
 
+/* Times beyond 73 years are nonsense, and cannot overflow what is computed with them. */
+#define TIME_MAX (INT64_C(1) << 61)
+
 struct pit_channel {
     int32_t count; /* 1 to 65536 */
     uint16_t latched_count;
@@ -236,7 +239,7 @@ static const struct vmstate channel_vmstate = {
             R(mode, VMS_U8, 0, 7),
             R(bcd, VMS_U8, 0, 1),
             R(gate, VMS_U8, 0, 1),
-            F(count_load_time, VMS_I64),
+            R(count_load_time, VMS_I64, -TIME_MAX, TIME_MAX),
             F(next_transition_time, VMS_I64),
             {},
         },

@@ -48,7 +48,7 @@ static int64_t wanted_lead(const struct x86_cpus *all, const struct x86_cpu *cpu
     const struct cpu_state *first = &all->cpus[0].state;
     int64_t adjusted = (int64_t)(cpu->state.tsc_adjust - first->tsc_adjust);
     int64_t lead = (int64_t)(cpu->state.tsc - first->tsc);
-    int64_t skew = lead - adjusted;
+    int64_t skew = (int64_t)((uint64_t)lead - (uint64_t)adjusted);
 
     return skew > -all->tsc_khz && skew < all->tsc_khz ? adjusted : lead;
 }

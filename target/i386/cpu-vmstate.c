@@ -250,6 +250,9 @@ static bool apic_sipi_needed(const void *state)
     return ((const struct apic_state *)state)->wait_for_sipi != 0;
 }
 
+/* Times beyond 73 years are nonsense, and cannot overflow what is computed with them. */
+#define TIME_MAX (INT64_C(1) << 61)
+
 const struct vmstate apic_vmstate = {
     .name = "apic",
     .version = 3,
@@ -273,7 +276,8 @@ const struct vmstate apic_vmstate = {
             F("divide_conf", VMS_U32, divide_conf),
             VMS_RANGE(struct apic_state, "count_shift", VMS_I32, count_shift, 0, 7),
             F("initial_count", VMS_U32, initial_count),
-            F("initial_count_load_time", VMS_I64, initial_count_load_time),
+            VMS_RANGE(struct apic_state, "initial_count_load_time", VMS_I64,
+                      initial_count_load_time, -TIME_MAX, TIME_MAX),
             F("next_time", VMS_I64, next_time),
             F("timer_expiry", VMS_I64, timer_expiry),
             {},
