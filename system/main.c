@@ -147,14 +147,25 @@ static int open_fdset(void *opaque, const char *path, int flags, GError **err)
     return monitor_fdset_open(vm->monitors, path, flags, err);
 }
 
+/* In the background there is no terminal. */
+static bool check_terminal(struct options *o, const char *backend, GError **err)
+{
+    if (o->daemonize && strcmp(backend, "stdio") == 0) {
+        error_set(err, FERRY_ERROR_USER, "With -daemonize there is no terminal for 'stdio'");
+        return false;
+    }
+    return true;
+}
+
 static bool step_chardevs(struct vm *vm, struct options *o, GError **err)
 {
     vm->chardevs = chardev_set_new();
     chardev_set_fdset_opener(vm->chardevs, open_fdset, vm);
     for (unsigned i = 0; i < o->chardevs->len; i++) {
         const struct option_use *use = g_ptr_array_index(o->chardevs, i);
+        const char *backend = json_string_value(json_object_get(use->opts, "backend"));
 
-        if (!chardev_open(vm->chardevs, use->opts, err)) {
+        if (!check_terminal(o, backend, err) || !chardev_open(vm->chardevs, use->opts, err)) {
             option_use_prefix(use, err);
             return false;
         }
@@ -162,15 +173,10 @@ static bool step_chardevs(struct vm *vm, struct options *o, GError **err)
     return true;
 }
 
-/* The terminal is not there in the background. */
 static struct chardev *open_spec(struct vm *vm, struct options *o, const char *id, const char *spec,
                                  GError **err)
 {
-    if (o->daemonize && strcmp(spec, "stdio") == 0) {
-        error_set(err, FERRY_ERROR_USER, "With -daemonize there is no terminal for 'stdio'");
-        return NULL;
-    }
-    return chardev_open_legacy(vm->chardevs, id, spec, err);
+    return check_terminal(o, spec, err) ? chardev_open_legacy(vm->chardevs, id, spec, err) : NULL;
 }
 
 /*

@@ -13,6 +13,7 @@
 
 #include "machine-type.h"
 #include "system/keyval.h"
+#include "system/vcpu.h"
 #include "util/error.h"
 
 #define DEFAULT_RAM_SIZE (UINT64_C(128) << 20)
@@ -173,10 +174,26 @@ bool option_enable_kvm(struct options *o, const char *arg G_GNUC_UNUSED, GError 
 
 bool option_cpu(struct options *o, const char *arg, GError **err)
 {
+    struct cpu_model *model;
+
+    if (strcmp(arg, "help") == 0) {
+        printf("Available CPUs:\n"
+               "  host      what this host and its KVM offer and can migrate\n"
+               "  max       the same\n"
+               "  qemu64    a small set that every 64-bit host has (default)\n");
+        o->done = true;
+        return true;
+    }
     if (!arg[0] || arg[0] == ',') {
         error_set(err, FERRY_ERROR_USER, "The name of the CPU model is missing");
         return false;
     }
+    /* names only; what the host offers is checked when the machine is built */
+    model = cpu_model_parse(arg, err);
+    if (!model) {
+        return false;
+    }
+    cpu_model_free(model);
     option_set_string(&o->config.cpu, arg);
     return true;
 }

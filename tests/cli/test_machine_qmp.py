@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """QMP about the machine: run state, vCPUs, memory, identity, objects, the object tree."""
 
+import re
 import unittest
 
 from ferry_cli import Machine
@@ -154,6 +155,18 @@ class Objects(Case):
                      "memory-backend-file,id=ram,size=16M,mem-path=%dir/mem,share=on") as m:
             with open(m.dir + "/mem", "rb") as f:
                 self.assertEqual(f.seek(0, 2), 16 << 20)
+
+
+    def test_locked_memory(self):
+        try:
+            m = Machine(*MICROVM, "-overcommit", "mem-lock=on")
+        except RuntimeError as err:
+            if "Cannot lock memory" in str(err):
+                self.skipTest("this user may not lock memory")
+            raise
+        with m, open(f"/proc/{m.process.pid}/status", encoding="utf-8") as f:
+            locked = int(re.search(r"VmLck:\s*(\d+) kB", f.read())[1])
+            self.assertGreater(locked, 16 << 10)
 
 
 class Tree(Case):

@@ -53,7 +53,8 @@ BAD = {
         ("qtest,dirty-ring-size=4", "'dirty-ring-size'"),
         ("kernel-irqchip=on", "'accel'"),
     ],
-    "-cpu": [(None, "requires an argument"), ("", "CPU model"), (",+x", "CPU model")],
+    "-cpu": [(None, "requires an argument"), ("", "CPU model"), (",+x", "CPU model"),
+             ("nope", "'nope'"), ("host,+nosuch", "nosuch"), ("host,nosuch=on", "nosuch")],
     "-smp": [
         (None, "requires an argument"),
         ("0", "'cpus'"),
@@ -308,7 +309,7 @@ GOOD = [
     ["-object", '{"qom-type":"memory-backend-ram","id":"m","size":16777216,"share":true}'],
     ["-object", "memory-backend-memfd,id=m,size=16M,hugetlb=off,seal=off"],
     ["-object", "qom-type=memory-backend-file,id=m,size=16M,mem-path=/a,,b,share=on"],
-    ["-cpu", "host,-foo"],
+    ["-cpu", "host,-avx,sse4.2=off"],
     ["-overcommit", "mem-lock=off,cpu-pm=off"],
     ["-boot", "strict=on"],
     ["-boot", "c"],
@@ -382,6 +383,7 @@ class Options(unittest.TestCase):
             (["-chardev", "null,id=a", "-qmp", "chardev:a", "-qmp", "chardev:a"], "'a'"),
             (["-M", "memory-backend=m", "-mem-path", "/x"], "-mem-path"),
             (["-daemonize", "-qmp", "stdio"], "stdio"),
+            (["-daemonize", "-chardev", "stdio,id=a"], "stdio"),
         ):
             with self.subTest(" ".join(args)):
                 self.refused(args, wanted)
@@ -421,6 +423,7 @@ class Options(unittest.TestCase):
         result = run("--version")
         self.assertRegex(result.stdout, r"^Ferry version \d+\.\d+\.\d+ ")
         for args, wanted in ((["-M", "help"], "microvm"), (["-accel", "help"], "kvm\n"),
+                             (["-cpu", "help"], "qemu64"),
                              (["-M", "microvm,help"], "isa-serial=on|off"),
                              (["-object", "help"], "memory-backend-memfd"),
                              (["-chardev", "help"], "socket")):
