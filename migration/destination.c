@@ -427,9 +427,10 @@ static bool finish(struct load *l, GError **err)
     /* the guest runs: from here on nothing is a failure any more */
     if (!ferry && in_wait(l->s, DRAIN_TIMEOUT_MS) && in_u8(l->s, &type, NULL) &&
         type == STREAM_VMDESCRIPTION) {
-        skip_description(l, &late);
+        skip_description(l, NULL); /* only so that closing does not throw away what it carries */
     }
-    if (!late && l->return_path) {
+    /* without this the source would run the guest too */
+    if (l->return_path) {
         return_path_send_be32(l->in->ch, RETURN_SHUT, 0, &late);
     }
     if (late) {
