@@ -44,7 +44,8 @@ struct load {
     struct stream_in *s;
     struct ram_load *ram;
     struct savevm_load *devices;
-    bool ram_open; /* the ram section's START has come */
+    bool ram_open;  /* the ram section's START has come */
+    bool ram_ended; /* and its END */
     uint32_t ram_id;
     bool return_path; /* the source reads one */
     bool offered;     /* FERRY_PING_MAGIC came: HELLO was sent */
@@ -231,7 +232,7 @@ static bool load_section_header(struct load *l, uint8_t type, GError **err)
     return load_footer(l, id, idstr, err);
 }
 
-static bool load_section_part(struct load *l, GError **err)
+static bool load_section_part(struct load *l, uint8_t type, GError **err)
 {
     uint32_t id;
 
@@ -241,6 +242,7 @@ static bool load_section_part(struct load *l, GError **err)
     if (!l->ram_open || id != l->ram_id) {
         return refuse(l, err, "Unknown savevm section %u", id);
     }
+    l->ram_ended = type == STREAM_SECTION_END;
     return ram_load_section(l->ram, l->s, err) && load_footer(l, id, "ram", err);
 }
 
@@ -287,14 +289,16 @@ static bool load_records(struct load *l, GError **err)
         }
         switch (type) {
         case STREAM_EOF:
-            return true;
+            /* what is missing would silently keep its state after reset */
+            return l->ram_ended ? savevm_load_complete(l->devices, err)
+                                : refuse(l, err, "The end before all of the memory has come");
         case STREAM_SECTION_START:
         case STREAM_SECTION_FULL:
             ok = load_section_header(l, type, err);
             break;
         case STREAM_SECTION_PART:
         case STREAM_SECTION_END:
-            ok = load_section_part(l, err);
+            ok = load_section_part(l, type, err);
             break;
         case STREAM_COMMAND:
             ok = load_command(l, err);

@@ -89,7 +89,8 @@ static bool global_check(void *opaque, const void *state, GError **err)
                   "The migration stream has an unknown run state in 'globalstate'");
         return false;
     }
-    if (r == RUN_STATE_SAVE_VM || r == RUN_STATE_RESTORE_VM || r == RUN_STATE_COLO) {
+    if (r == RUN_STATE_SAVE_VM || r == RUN_STATE_RESTORE_VM || r == RUN_STATE_COLO ||
+        r == RUN_STATE_INMIGRATE || r == RUN_STATE_FINISH_MIGRATE) {
         error_set(err, FERRY_ERROR_PEER,
                   "The migration stream has run state '%s', in which no guest can arrive",
                   s->runstate);
@@ -114,6 +115,7 @@ static const struct vmstate global_vmstate = {
     .version = 1,
     .min_version = 1,
     .size = sizeof(struct global_state),
+    .optional = true, /* QEMU has a switch that leaves it out; the guest then runs */
     .fields = global_fields,
     .save = global_save,
     .check = global_check,

@@ -152,6 +152,7 @@ static const struct vmstate reliable_vmstate = {
     .version = 1,
     .min_version = 1,
     .size = sizeof(struct kvmclock_state),
+    .optional = true, /* an emulated guest of QEMU's has none */
     .fields =
         (const struct vmstate_field[]){
             VMS_F(struct kvmclock_state, "clock_is_reliable", VMS_BOOL, clock_is_reliable),
@@ -164,6 +165,7 @@ static const struct vmstate kvmclock_vmstate = {
     .version = 1,
     .min_version = 1,
     .size = sizeof(struct kvmclock_state),
+    .optional = true, /* an emulated guest of QEMU's has none */
     .fields =
         (const struct vmstate_field[]){
             VMS_F(struct kvmclock_state, "clock", VMS_U64, clock),

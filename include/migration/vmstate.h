@@ -70,6 +70,7 @@ struct vmstate {
     const char *name; /* idstr on the wire; of a subsection or nested struct: its vmsd name */
     int version, min_version;
     size_t size; /* of the state struct; nested ones and subsections share or embed the parent's */
+    bool optional;                      /* top level: a stream without it is whole all the same */
     const struct vmstate_field *fields; /* ends with {} */
     const struct vmstate_subsection
         *subsections; /* ends with {}; may be NULL. They describe the same state struct. */

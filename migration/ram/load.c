@@ -23,6 +23,7 @@ struct ram_load {
     struct ram_block *current; /* of the last record */
     unsigned long **touched;   /* per block index: pages that may hold something other than zero */
     unsigned long **received;  /* per block index: pages that a record has named */
+    bool *named;               /* per block index: the list has it */
     unsigned in_order;         /* page records in a row that each followed the one before */
     uint64_t next_word;        /* the header that would continue the row */
     unsigned count;
@@ -36,6 +37,7 @@ struct ram_load *ram_load_new(struct vm *vm)
     rl->count = ram_block_count(vm->memory);
     rl->touched = g_new0(unsigned long *, rl->count);
     rl->received = g_new0(unsigned long *, rl->count);
+    rl->named = g_new0(bool, rl->count);
     for (unsigned i = 0; i < rl->count; i++) {
         rl->touched[i] = bitmap_new(ram_block_at(vm->memory, i)->max_length >> TARGET_PAGE_BITS);
         rl->received[i] = bitmap_new(ram_block_at(vm->memory, i)->max_length >> TARGET_PAGE_BITS);
@@ -52,6 +54,7 @@ void ram_load_free(struct ram_load *rl)
         }
         g_free(rl->touched);
         g_free(rl->received);
+        g_free(rl->named);
         g_free(rl);
     }
 }
@@ -110,6 +113,7 @@ static bool load_list_entry(struct ram_load *rl, struct stream_in *in, uint64_t 
         error_set(err, FERRY_ERROR_PEER, "Unknown ramblock \"%s\", cannot accept migration", idstr);
         return false;
     }
+    rl->named[b->index] = true;
     if (rl->ignore_shared) {
         if (!in_be64(in, &gpa, err)) {
             return false;
@@ -146,6 +150,17 @@ static bool load_list(struct ram_load *rl, struct stream_in *in, uint64_t total,
             return bad(in, err, "RAM blocks longer than their total");
         }
         total -= length;
+    }
+    for (unsigned i = 0; i < rl->count; i++) {
+        const struct ram_block *b = ram_block_at(rl->vm->memory, i);
+
+        if (b->migratable && !rl->named[i]) {
+            error_set(err, FERRY_ERROR_PEER,
+                      "The source's machine has no memory '%s': give both sides the same machine "
+                      "options",
+                      b->idstr);
+            return false;
+        }
     }
     return true;
 }

@@ -231,6 +231,22 @@ bool savevm_load_section(struct savevm_load *l, struct stream_in *in, const char
     return true;
 }
 
+bool savevm_load_complete(struct savevm_load *l, GError **err)
+{
+    for (unsigned i = 0; i < l->savevm->entries->len; i++) {
+        const struct entry *e = g_ptr_array_index(l->savevm->entries, i);
+
+        if (!e->vmstate->optional && !loaded_find(l, e)) {
+            error_set(err, FERRY_ERROR_PEER,
+                      "The migration stream lacks the state of '%s' instance %u: give both sides "
+                      "the same machine options",
+                      e->idstr, e->instance_id);
+            return false;
+        }
+    }
+    return true;
+}
+
 bool savevm_load_commit(struct savevm_load *l, GError **err)
 {
     for (unsigned i = 0; i < l->savevm->entries->len; i++) {

@@ -25,6 +25,8 @@ void savevm_load_free(struct savevm_load *l);
  * list is constant. */
 bool savevm_load_section(struct savevm_load *l, struct stream_in *in, const char *idstr,
                          uint32_t instance_id, uint32_t version, GError **err);
+/* At the end of the stream: false and *err when it did not bring the state of some device. */
+bool savevm_load_complete(struct savevm_load *l, GError **err);
 /* Puts everything into the devices, in our own save order. Machine lock held. On failure the
  * machine must not run. */
 bool savevm_load_commit(struct savevm_load *l, GError **err);

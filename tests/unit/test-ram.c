@@ -420,6 +420,7 @@ static void test_bad_lists(struct fixture *f, gconstpointer data)
     bad_list(f, all, "rom", 100, "Length mismatch");
     bad_list(f, all, "rom", 0, "Length mismatch");
     bad_list(f, all, "ram0", UINT64_MAX & TARGET_PAGE_MASK, "Length mismatch");
+    bad_list(f, all, "ram0", all, "no memory 'rom'");
 }
 
 static void test_resizable(struct fixture *f, gconstpointer data)
@@ -428,7 +429,9 @@ static void test_resizable(struct fixture *f, gconstpointer data)
     g_byte_array_set_size(f->bytes, 0);
     out_u8(f->o, STREAM_SECTION_PART);
     out_be32(f->o, 1);
-    out_be64(f->o, (4 * TARGET_PAGE_SIZE) | RAM_FLAG_MEM_SIZE);
+    out_be64(f->o, ((PAGES + 4) * TARGET_PAGE_SIZE) | RAM_FLAG_MEM_SIZE);
+    out_pstr(f->o, "ram0");
+    out_be64(f->o, PAGES * TARGET_PAGE_SIZE);
     out_pstr(f->o, "rom");
     out_be64(f->o, 4 * TARGET_PAGE_SIZE);
     out_be64(f->o, (3 * TARGET_PAGE_SIZE) | RAM_FLAG_ZERO);
