@@ -159,11 +159,14 @@ bool in_pstr(struct stream_in *in, char buf[256], GError **err)
         return false;
     }
     buf[len] = '\0';
-    if (memchr(buf, '\0', len)) {
-        error_set(err, FERRY_ERROR_PEER,
-                  "The migration stream has a name with a NUL byte before offset %" PRIu64,
-                  in_offset(in));
-        return false;
+    /* names go into messages and from there into JSON */
+    for (unsigned i = 0; i < len; i++) {
+        if (buf[i] < ' ' || buf[i] > '~') {
+            error_set(err, FERRY_ERROR_PEER,
+                      "The migration stream has a name with the byte 0x%02x before offset %" PRIu64,
+                      (uint8_t)buf[i], in_offset(in));
+            return false;
+        }
     }
     return true;
 }

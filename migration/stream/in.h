@@ -23,7 +23,8 @@ bool in_u8(struct stream_in *in, uint8_t *v, GError **err);
 bool in_be16(struct stream_in *in, uint16_t *v, GError **err);
 bool in_be32(struct stream_in *in, uint32_t *v, GError **err);
 bool in_be64(struct stream_in *in, uint64_t *v, GError **err);
-/* A pstr into a buffer of 256 bytes, NUL-terminated; a NUL inside it is an error. */
+/* A pstr into a buffer of 256 bytes, NUL-terminated; anything but printable ASCII in it is an
+ * error. */
 bool in_pstr(struct stream_in *in, char buf[256], GError **err);
 
 /*

@@ -326,7 +326,7 @@ static bool peek_subsection(const struct vmstate *vms, struct stream_in *in, cha
         return false;
     }
     for (unsigned i = 0; i < len; i++) {
-        if (!in_peek(in, 2 + i, &v)) {
+        if (!in_peek(in, 2 + i, &v) || v < ' ' || v > '~') {
             return false;
         }
         name[i] = (char)v;
