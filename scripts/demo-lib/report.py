@@ -5,7 +5,8 @@ import os
 
 from progress import duration, size
 
-CHART = 48
+CHART = 48  # characters
+CHART_ROUNDS = 12  # the first half and the last
 
 
 def row(name, text):
@@ -36,6 +37,10 @@ def chart(rounds):
     print("\n  remaining at the begin of each round")
     top = max(max(rounds), 1)
     for number, remaining in enumerate(rounds, 1):
+        if len(rounds) > CHART_ROUNDS and CHART_ROUNDS / 2 < number <= len(rounds) - CHART_ROUNDS / 2:
+            if number == CHART_ROUNDS / 2 + 1:
+                print(f"        |... {len(rounds) - CHART_ROUNDS} rounds more")
+            continue
         bar = "#" * max(round(remaining / top * CHART), 1 if remaining else 0)
         print(f"  {number:>5} |{bar} {size(remaining)}")
     print()

@@ -101,7 +101,8 @@ class Memory:
 def start(machine, binary, case, ram_path, incoming):
     vm = machine("-object", f"memory-backend-file,id=ram0,size={case.memory}M,"
                  f"mem-path={ram_path},share=on", "-machine", "memory-backend=ram0", binary=binary,
-                 machine="pit=on,pic=on,rtc=on,isa-serial=on", memory=case.memory, smp=1, guest=case.guest, incoming="defer" if incoming else None)
+                 machine="pit=on,pic=on,rtc=on,isa-serial=on", memory=case.memory, smp=1,
+                 guest=case.guest, incoming="defer" if incoming else None)
     vm.ram_path = ram_path
     vm.vcpu_threads = [cpu["thread-id"] for cpu in vm.cmd("query-cpus-fast")]
     vm.cmd("migrate-set-capabilities", capabilities=[

@@ -46,6 +46,11 @@ def ratios(rows):
     return found
 
 
+def times(value):
+    """A ratio, with two digits that say something."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
 def line(name, cells):
     return f"  {name:<{NAME}}" + "".join(f"{cell:>{WIDTH}}" for cell in cells)
 
@@ -66,7 +71,7 @@ def print_case(case, rows):
         if result["error"]:
             print(f"  {name:<{NAME}}FAILED: {result['error']}")
     for name, values in ratios(rows).items():
-        print(line(name, [f"{values[key]:.2f} x" if key in values else "" for key, _, _ in COLUMNS]))
+        print(line(name, [f"{times(values[key])} x" if key in values else "" for key, _, _ in COLUMNS]))
     spreads = [f"{name} {low:.0f}-{high:.0f}" for name, result in rows.items() if result["samples"]
                for low, high in [spread(result["samples"], "whole_ms")]]
     others = [s["others"] for result in rows.values() for s in result["samples"] if "others" in s]
@@ -100,7 +105,7 @@ def _doc_case(case):
                 + " |")
     for name, values in case["ratios"].items():
         lines.append(f"| *{name}* | " + " | ".join(
-            f"*{values[k]:.2f}*" if k in values else "" for k in DOC_COLUMNS) + " |")
+            f"*{times(values[k])}*" if k in values else "" for k in DOC_COLUMNS) + " |")
     others = [s["others"] for row in case["rows"].values() for s in row["samples"] if "others" in s]
     if others:
         lines += ["", f"Other processes took {statistics.median(others):.0%} of the CPUs meanwhile."]
@@ -114,7 +119,7 @@ def write_doc(path, head, runs, cases):
     begin, end = text.index(DOC_BEGIN) + len(DOC_BEGIN), text.index(DOC_END)
     programs = "; ".join(head["programs"].values())
     intro = (f"{head['date']}, medians of {runs} runs. {head['cpus']} CPUs ({head['cpu']}"
-             f"{', itself a virtual machine' if head['virtual'] else ''}), {head['memory_mib'] >> 10} GiB, "
+             f"{', itself a virtual machine' if head['virtual'] else ''}), {head['memory_mib'] / 1024:.0f} GiB, "
              f"Linux {head['kernel']}, KVM: {head['kvm']}. {programs}.\n\n")
     with open(path, "w", encoding="utf-8") as f:
         f.write(text[:begin] + intro + "\n".join(_doc_case(c) for c in cases) + text[end:])
