@@ -11,9 +11,12 @@
  * (migration/vmstate/savevm.c).
  *
  * Failure: the guest never runs here; the source is told why where it listens, and the process
- * exits with status 1 (or stays, with exit-on-error=false). Waiting has no deadline before GO: a
- * source may be held at its switchover for hours; TCP's keepalive finds a dead link. Between READY
- * and GO it has one.
+ * exits with status 1 (or stays, with exit-on-error=false). Who connects must begin within a
+ * minute; after that waiting has no deadline until READY: a source may be held at its switchover
+ * for hours; TCP's keepalive finds a dead link. Between READY and GO it has one.
+ *
+ * One connection is all there is: the listening socket is closed behind it, so that a second source
+ * is turned away instead of sending its guest to nobody.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -33,6 +36,8 @@
 #include "target/i386/cpu.h"
 #include "util/error.h"
 
+/* Who connects says who he is at once; a port scanner does not. */
+#define HEADER_TIMEOUT_MS 60000
 /* A Ferry source that got READY says GO at once; only a test's hold point lies between. */
 #define GO_TIMEOUT_MS 60000
 /* How long to wait for a description that a QEMU may have left out. */
@@ -465,7 +470,11 @@ static bool load_all(struct load *l, GError **err)
     migration_set_status(l->in->m, MIGRATION_STATUS_ACTIVE);
     vm_unlock(l->vm);
     migration_hold(l->in->m, MIGRATION_HOLD_POINT_INCOMING_SETUP, &l->in->cancelled);
-    return load_header(l, err) && load_records(l, err) && finish(l, err);
+    if (!load_header(l, err)) {
+        return false;
+    }
+    channel_set_read_timeout(l->in->ch, 0);
+    return load_records(l, err) && finish(l, err);
 }
 
 /* --- the thread --- */
@@ -492,6 +501,21 @@ static void fail(struct incoming *in, const GError *error)
     vm_unlock(in->vm);
 }
 
+/* False: there was no socket to listen on, but a command, a file or a descriptor, which may take
+ * its time to begin. */
+static bool stop_listening(struct incoming *in)
+{
+    const struct transport_address *const *unused;
+    bool listened;
+
+    vm_lock(in->vm); /* query-migrate shows the addresses */
+    listened = transport_listener_addresses(in->listener, &unused) > 0;
+    listener_free(in->listener);
+    in->listener = NULL;
+    vm_unlock(in->vm);
+    return listened;
+}
+
 static gpointer incoming_thread(gpointer opaque)
 {
     struct incoming *in = opaque;
@@ -504,10 +528,13 @@ static gpointer incoming_thread(gpointer opaque)
     ram_load_zero(l.ram);
     ch = transport_accept(in->listener, in->cancel_fd, 0, &error);
     if (ch) {
-        channel_set_read_timeout(ch, 0);
         mutex_lock(&in->m->lock);
         in->ch = ch;
+        if (atomic_load(&in->cancelled)) {
+            channel_shutdown(ch); /* incoming_free() has not seen it */
+        }
         mutex_unlock(&in->m->lock);
+        channel_set_read_timeout(ch, stop_listening(in) ? HEADER_TIMEOUT_MS : 0);
         l.s = in_new_channel(ch);
         if (!load_all(&l, &error)) {
             send_failure(&l, error);
