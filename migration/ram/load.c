@@ -80,7 +80,9 @@ bool ram_load_begin(struct ram_load *rl, bool ignore_shared)
         struct ram_block *b = ram_block_at(rl->vm->memory, i);
 
         if (b->migratable && b->persistent && !ignore_shared) {
-            pages_populated(b, fd, 0, ram_block_pages(b), rl->touched[i]);
+            struct data_extent extent = { 0 };
+
+            pages_populated(b, fd, 0, ram_block_pages(b), &extent, rl->touched[i]);
             zeroed = zeroed &&
                      bitmap_next_set(rl->touched[i], ram_block_pages(b), 0) == ram_block_pages(b);
         }

@@ -71,45 +71,60 @@ static bool mark_mapped(const struct ram_block *b, int pagemap_fd, uint64_t firs
     return true;
 }
 
+/*
+ * The data extent that contains `at` or is the next one behind it. SEEK_HOLE walks all of the data
+ * page by page, so its answer is kept: what it found may have grown since, which the next question
+ * finds, and does not shrink in a way that matters.
+ */
+static bool find_extent(const struct ram_block *b, off_t at, struct data_extent *extent)
+{
+    if (at >= extent->start && at < extent->end) {
+        return true;
+    }
+    off_t data = lseek(b->fd, at, SEEK_DATA);
+
+    if (data < 0) {
+        *extent = (struct data_extent){ INT64_MAX, INT64_MAX };
+        return errno == ENXIO; /* no data up to the end of the file */
+    }
+    off_t hole = lseek(b->fd, data, SEEK_HOLE);
+
+    *extent = (struct data_extent){ data, hole };
+    return hole >= 0;
+}
+
 /* Pages for which the backing file holds data. */
 static bool mark_file_data(const struct ram_block *b, uint64_t first, uint64_t pages,
-                           unsigned long *populated)
+                           struct data_extent *extent, unsigned long *populated)
 {
     off_t start = (off_t)(first * TARGET_PAGE_SIZE),
           end = (off_t)((first + pages) * TARGET_PAGE_SIZE);
 
-    for (off_t at = start; at < end;) {
-        off_t data = lseek(b->fd, at, SEEK_DATA);
-
-        if (data < 0) {
-            return errno == ENXIO; /* no data up to the end of the file */
-        }
-        if (data >= end) {
-            return true;
-        }
-        off_t hole = lseek(b->fd, data, SEEK_HOLE);
-
-        if (hole < 0) {
+    for (off_t at = start; at < end; at = extent->end) {
+        if (!find_extent(b, at, extent)) {
             return false;
         }
-        hole = MIN(hole, end);
-        uint64_t from = (uint64_t)(data - start) / TARGET_PAGE_SIZE;
-        uint64_t to = ((uint64_t)(hole - start) + TARGET_PAGE_SIZE - 1) / TARGET_PAGE_SIZE;
+        off_t from = MAX(at, extent->start), to = MIN(end, extent->end);
 
-        bitmap_set_range(populated, from, to - from);
-        at = hole;
+        if (from >= end) {
+            break;
+        }
+        uint64_t page = (uint64_t)(from - start) / TARGET_PAGE_SIZE;
+
+        bitmap_set_range(populated, page,
+                         ((uint64_t)(to - start) + TARGET_PAGE_SIZE - 1) / TARGET_PAGE_SIZE - page);
     }
     return true;
 }
 
 void pages_populated(const struct ram_block *b, int pagemap_fd, uint64_t first, uint64_t pages,
-                     unsigned long *populated)
+                     struct data_extent *extent, unsigned long *populated)
 {
     bool known;
 
     memset(populated, 0, BITMAP_WORDS(pages) * sizeof(*populated));
     if (b->fd >= 0) {
-        known = mark_file_data(b, first, pages, populated);
+        known = mark_file_data(b, first, pages, extent, populated);
         /* a private mapping also has pages of its own */
         if (known && !b->shared) {
             known = pagemap_fd >= 0 && mark_mapped(b, pagemap_fd, first, pages, populated);
@@ -125,12 +140,13 @@ void pages_populated(const struct ram_block *b, int pagemap_fd, uint64_t first, 
 void ram_block_zero(struct ram_block *b)
 {
     unsigned long populated[BITMAP_WORDS(SCAN_PAGES)];
+    struct data_extent extent = { 0 };
     int fd = pagemap_open();
 
     for (uint64_t first = 0; first < ram_block_pages(b); first += SCAN_PAGES) {
         uint64_t n = MIN(SCAN_PAGES, ram_block_pages(b) - first);
 
-        pages_populated(b, fd, first, n, populated);
+        pages_populated(b, fd, first, n, &extent, populated);
         for (uint64_t i = bitmap_next_set(populated, n, 0); i < n;
              i = bitmap_next_set(populated, n, i + 1)) {
             uint8_t *page = b->host + (first + i) * TARGET_PAGE_SIZE;

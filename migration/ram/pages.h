@@ -8,6 +8,12 @@
 /* True when all of the target page is zero. Reads it (so it must be known to be populated). */
 bool page_is_zero(const void *page);
 
+/* The stretch of data in the backing file that was found last, so that a walk through the block
+ * asks once per stretch and not once per call. Starts zeroed. */
+struct data_extent {
+    int64_t start, end; /* bytes */
+};
+
 /*
  * Sets the bits [0, pages) of `populated` for those of the block's pages [first, first + pages) for
  * which the host holds memory, swap or file data; the others read as zero and were never touched.
@@ -15,7 +21,7 @@ bool page_is_zero(const void *page);
  * pagemap_open().
  */
 void pages_populated(const struct ram_block *block, int pagemap_fd, uint64_t first, uint64_t pages,
-                     unsigned long *populated);
+                     struct data_extent *extent, unsigned long *populated);
 /* -1: not to be had; pages_populated() then answers "all". */
 int pagemap_open(void);
 

@@ -37,6 +37,7 @@ struct save_block {
     uint64_t pages;
     unsigned long *dirty;
     bool skip; /* its pages do not travel */
+    struct data_extent extent;
 };
 
 struct ram_save {
@@ -184,7 +185,7 @@ static void enter_chunk(struct ram_save *rs, struct save_block *sb)
     rs->vm->accel->ops->dirty_clear(rs->vm, sb->block, first, n);
     rs->chunk_end = first + n;
     if (rs->first_round) {
-        pages_populated(sb->block, rs->pagemap_fd, first, n, rs->untouched);
+        pages_populated(sb->block, rs->pagemap_fd, first, n, &sb->extent, rs->untouched);
         for (unsigned w = 0; w < BITMAP_WORDS(n); w++) {
             rs->untouched[w] = ~rs->untouched[w];
         }
