@@ -25,9 +25,17 @@ struct return_path {
     /* all under lock */
     bool got[RETURN_WAIT_SHUT + 1];
     uint64_t features;
-    bool closed; /* the peer ended the path in an orderly way */
+    bool refused; /* the peer said that it does not take the guest */
+    bool closed;  /* nothing more comes: the peer has closed, or is gone */
     GError *error;
 };
+
+static void note_refusal(struct return_path *rp)
+{
+    mutex_lock(&rp->lock);
+    rp->refused = true;
+    mutex_unlock(&rp->lock);
+}
 
 static void note(struct return_path *rp, enum return_wait what)
 {
@@ -79,6 +87,7 @@ static bool handle_shut(struct return_path *rp, const uint8_t *p, unsigned len, 
     (void)len;
     memcpy(&value, p, 4);
     if (value) {
+        note_refusal(rp);
         error_set(err, FERRY_ERROR_PEER,
                   "The destination could not load the guest (it reported error %u)",
                   GUINT32_FROM_BE(value));
@@ -101,7 +110,7 @@ static bool handle_error(struct return_path *rp, const uint8_t *p, unsigned len,
 {
     g_autofree char *text = g_utf8_make_valid((const char *)p, len);
 
-    (void)rp;
+    note_refusal(rp);
     error_set(err, FERRY_ERROR_PEER, "The destination refused the guest: %s", text);
     return false;
 }
@@ -231,6 +240,14 @@ bool return_path_failure(struct return_path *rp, GError **err)
     }
     mutex_unlock(&rp->lock);
     return said;
+}
+
+bool return_path_refused(struct return_path *rp, bool by_closing)
+{
+    mutex_lock(&rp->lock);
+    bool refused = rp->refused || (by_closing && rp->closed && !rp->got[RETURN_WAIT_SHUT]);
+    mutex_unlock(&rp->lock);
+    return refused;
 }
 
 bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned timeout_ms,

@@ -23,6 +23,12 @@ void return_path_free(struct return_path *rp);
 bool return_path_check(struct return_path *rp, GError **err);
 /* True and *err: the destination itself said why it failed. Any thread. */
 bool return_path_failure(struct return_path *rp, GError **err);
+/*
+ * Whether the destination certainly does not run the guest, after a wait for SHUT failed: it said
+ * so, or (by_closing: as a QEMU does) closed without SHUT 0. Bytes that make no sense, and silence,
+ * say nothing.
+ */
+bool return_path_refused(struct return_path *rp, bool by_closing);
 /* Blocks until it came. LINK after timeout_ms naming what was waited for, or as
  * return_path_check(). */
 bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned timeout_ms,

@@ -13,9 +13,10 @@
  * it back.
  *
  * The commit point. Between Ferries: everything is loaded and checked over there (READY), then GO
- * leaves. Towards a QEMU the end of the stream leaves, and from then on nobody can cancel; with a
- * return path the guest still comes back when the destination reports a failure or closes without
- * having said SHUT 0, but not when it only falls silent: it may be running.
+ * leaves; only a destination that then says it gave up gives the guest back. Towards a QEMU the end
+ * of the stream leaves, and from then on nobody can cancel; with a return path the guest still
+ * comes back when the destination reports a failure or closes without having said SHUT 0, but not
+ * when it only falls silent: it may be running.
  */
 #include <string.h>
 
@@ -212,6 +213,19 @@ static bool send_description(struct outgoing *out, json_t *devices, GError **err
     return out_flush(out->o, err);
 }
 
+/* After the commit point. The guest is ours again when the destination certainly does not run it.
+ */
+static bool wait_for_shut(struct outgoing *out, bool closing_refuses, GError **err)
+{
+    if (return_path_wait(out->rp, RETURN_WAIT_SHUT, SHUT_TIMEOUT_MS, err)) {
+        return true;
+    }
+    if (return_path_refused(out->rp, closing_refuses)) {
+        uncommit(out);
+    }
+    return false;
+}
+
 /* The destination says READY, we say GO, it says SHUT 0. */
 static bool hand_over_to_ferry(struct outgoing *out, GError **err)
 {
@@ -237,27 +251,22 @@ static bool hand_over_to_ferry(struct outgoing *out, GError **err)
         return false;
     }
     migration_hold(out->m, MIGRATION_HOLD_POINT_GO, &out->cancelled);
-    return return_path_wait(out->rp, RETURN_WAIT_SHUT, SHUT_TIMEOUT_MS, err);
+    return wait_for_shut(out, false, err);
 }
 
-static bool hand_over(struct outgoing *out, GError **err)
+/* Takes over `devices`. */
+static bool hand_over(struct outgoing *out, json_t *devices, GError **err)
 {
-    if (out->features & FERRY_FEATURE_COMMIT) {
-        return hand_over_to_ferry(out, err);
-    }
-    if (out->rp) {
-        GError *error = NULL;
+    bool described = send_description(out, devices, err);
 
-        if (return_path_wait(out->rp, RETURN_WAIT_SHUT, SHUT_TIMEOUT_MS, &error)) {
-            return true;
+    if (out->rp && !(out->features & FERRY_FEATURE_COMMIT)) {
+        /* decided already: only what it says now counts, and one that failed has stopped reading */
+        if (!described) {
+            g_clear_error(err);
         }
-        if (g_error_matches(error, FERRY_ERROR, FERRY_ERROR_PEER)) {
-            uncommit(out); /* it said that it failed, or it ended without saying that it runs */
-        }
-        g_propagate_error(err, error);
-        return false;
+        return wait_for_shut(out, true, err);
     }
-    return channel_finish(out->ch, err);
+    return described && (out->rp ? hand_over_to_ferry(out, err) : channel_finish(out->ch, err));
 }
 
 bool switchover_run(struct outgoing *out, bool *again, GError **err)
@@ -294,7 +303,7 @@ bool switchover_run(struct outgoing *out, bool *again, GError **err)
         json_decref(devices);
         return false;
     }
-    if (!send_description(out, devices, err) || !hand_over(out, err)) {
+    if (!hand_over(out, devices, err)) {
         return false;
     }
     mutex_lock(&m->lock);

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+A destination that is none: it takes the bytes of a stream, and says on the return path what the
+test tells it to.
+"""
+
+import select
+import socket
+import struct
+import threading
+import time
+
+from ferrytest import wait_for
+
+MAGIC = 0x46525259
+SHUT, PONG, REQ_PAGES, HELLO, READY, ERROR = 1, 2, 4, 0x4652, 0x4653, 0x4654
+
+
+def message(kind, payload=b""):
+    return struct.pack(">HH", kind, len(payload)) + payload
+
+
+def be32(value):
+    return struct.pack(">I", value)
+
+
+GREETINGS = {
+    "qemu": message(PONG, be32(1)) + message(PONG, be32(MAGIC)),
+    # features: zeroed memory and the commit handshake
+    "ferry": message(PONG, be32(1)) + message(HELLO, be32(1) + struct.pack(">Q", 3) + b"\4fake") +
+             message(PONG, be32(MAGIC)),
+    "none": b"",
+}
+
+
+class FakePeer:
+    """Listens at `path`; reads what comes until told otherwise."""
+
+    def __init__(self, case, path, greeting, reads=True):
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen(1)
+        self.greeting = GREETINGS[greeting]
+        self.reads = reads
+        self.sock = None
+        self.received = 0
+        self.last = b""
+        self.closed = False
+        case.addCleanup(self.close)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        try:
+            self.sock = self.listener.accept()[0]
+            self.sock.sendall(self.greeting)
+            while self.reads and not self.closed:
+                if select.select([self.sock], [], [], 0.05)[0]:
+                    data = self.sock.recv(1 << 16)
+                    if not data:
+                        return
+                    self.received += len(data)
+                    self.last = (self.last + data)[-64:]
+        except OSError:
+            pass
+
+    def wait_quiet(self, seconds=0.3):
+        """Until the source has nothing more to say."""
+        seen = [self.received, time.monotonic()]
+
+        def look():
+            if self.received != seen[0]:
+                seen[:] = [self.received, time.monotonic()]
+            return time.monotonic() - seen[1] > seconds
+        wait_for("end of the stream", look)
+
+    def say(self, *messages):
+        self.sock.sendall(b"".join(messages))
+
+    def close(self):
+        self.closed = True
+        self.thread.join()
+        self.listener.close()
+        if self.sock:
+            self.sock.close()
