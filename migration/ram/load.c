@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "migration/ram/pages.h"
@@ -24,8 +25,10 @@ struct ram_load {
     unsigned long **touched;   /* per block index: pages that may hold something other than zero */
     unsigned long **received;  /* per block index: pages that a record has named */
     bool *named;               /* per block index: the list has it */
-    unsigned in_order;         /* page records in a row that each followed the one before */
-    uint64_t next_word;        /* the header that would continue the row */
+    const struct ram_block *mapped_block; /* map_ahead() has been up to mapped_end in it */
+    uint64_t mapped_end;
+    unsigned in_order;  /* page records in a row that each followed the one before */
+    uint64_t next_word; /* the header that would continue the row */
     unsigned count;
 };
 
@@ -245,6 +248,9 @@ static void page_came(struct ram_load *rl, uint64_t page)
 /* Pages foreseen by one read; with their headers they fit into IN_UNREAD_MAX. */
 #define RUN_PAGES 60u
 
+/* Pages mapped at once, see map_ahead(). */
+#define MAP_AHEAD 128u
+
 /* How many pages after `page` may be foreseen. */
 static unsigned run_length(const struct ram_load *rl, uint64_t page)
 {
@@ -279,28 +285,59 @@ static void give_back(struct stream_in *in, struct iovec *iov, unsigned from, si
 }
 
 /*
+ * Pages of a file that the host has but this process has not mapped yet would each cost a fault in
+ * the middle of the copy: map a window of them at once. Reading is enough, and leaves pages of a
+ * shared file writable. Only where there is something: never-touched memory stays so.
+ */
+static void map_ahead(struct ram_load *rl, uint64_t page, unsigned count)
+{
+    const struct ram_block *b = rl->current;
+    uint64_t end = page + count;
+
+    if ((b == rl->mapped_block && end <= rl->mapped_end) ||
+        !bitmap_test(rl->touched[b->index], end - 1)) {
+        return;
+    }
+    if (b != rl->mapped_block || page > rl->mapped_end) {
+        rl->mapped_end = page;
+    }
+    end = MIN(rl->mapped_end + MAP_AHEAD, ram_block_pages(b));
+    /* only a help: without it the faults do the same */
+    (void)madvise(b->host + rl->mapped_end * TARGET_PAGE_SIZE,
+                  (end - rl->mapped_end) * TARGET_PAGE_SIZE, MADV_POPULATE_READ);
+    rl->mapped_block = b;
+    rl->mapped_end = end;
+}
+
+/*
  * Reads the data of `page`, whose header has been read, and of the pages that follow it in order as
  * far as they go. Nothing is buffered but part of `page`.
+ *
+ * One read is: the rest of `page`, then n times (header, page), then one header more if there is a
+ * page it could foretell. So as long as pages come in order nothing passes through the buffer.
  */
 static bool load_run(struct ram_load *rl, struct stream_in *in, uint64_t page, GError **err)
 {
     uint8_t *host = rl->current->host;
-    uint64_t headers[RUN_PAGES + 1];
-    struct iovec iov[1 + 2 * RUN_PAGES];
+    uint64_t headers[RUN_PAGES + 2];
+    struct iovec
+        iov[3 + 2 * RUN_PAGES]; /* the last is never used: it would follow the last header */
     size_t have = in_buffered(in), got;
-    unsigned n, k;
+    unsigned n, last, k;
 
     if (!in_bytes(in, host + page * TARGET_PAGE_SIZE, have, err)) {
         return false;
     }
     for (;;) {
         n = run_length(rl, page);
+        last = page + n + 1 < ram_block_pages(rl->current) ? n + 1 : n; /* headers 1..last */
         iov[0] = (struct iovec){ host + page * TARGET_PAGE_SIZE + have, TARGET_PAGE_SIZE - have };
-        for (k = 1; k <= n; k++) {
+        for (k = 1; k <= last; k++) {
             iov[2 * k - 1] = (struct iovec){ &headers[k], sizeof(headers[k]) };
             iov[2 * k] = (struct iovec){ host + (page + k) * TARGET_PAGE_SIZE, TARGET_PAGE_SIZE };
         }
-        got = in_readv(in, iov, (int)(1 + 2 * n), err);
+        map_ahead(rl, page, n + 1);
+        got = in_readv(in, iov, (int)(1 + n + last), err);
         if (!got) {
             return false;
         }
@@ -310,7 +347,7 @@ static bool load_run(struct ram_load *rl, struct stream_in *in, uint64_t page, G
         }
         got -= TARGET_PAGE_SIZE - have;
         page_came(rl, page);
-        for (k = 1; k <= n && got >= sizeof(headers[k]); k++) {
+        for (k = 1; k <= last && got >= sizeof(headers[k]); k++) {
             if (headers[k] != GUINT64_TO_BE(page_word(page + k))) {
                 give_back(in, iov, 2 * k - 1, got);
                 got -= sizeof(headers[k]);
@@ -324,11 +361,11 @@ static bool load_run(struct ram_load *rl, struct stream_in *in, uint64_t page, G
             got -= RECORD_SIZE;
             page_came(rl, page + k);
         }
-        if (k > n || got < sizeof(headers[k])) {
+        if (k > last || got < sizeof(headers[k])) {
             give_back(in, iov, 2 * k - 1, got); /* nothing, or a part of a header */
             return true;
         }
-        /* the foreseen page has begun to come */
+        /* the page that header k foretold has begun to come, or comes next */
         page += k;
         have = got - sizeof(headers[k]);
     }
