@@ -114,6 +114,7 @@ struct outgoing {
     struct ram_save *ram;
     struct return_path *rp; /* NULL: no return path */
     uint64_t features;      /* FERRY_FEATURE_* in use */
+    uint32_t rounds;        /* that have been drained */
     bool guest_stopped;     /* by us */
     bool was_running;
     RunState state_before;     /* the guest's state before we stopped it */

@@ -25,8 +25,9 @@ struct return_path {
     /* all under lock */
     bool got[RETURN_WAIT_SHUT + 1];
     uint64_t features;
-    bool refused; /* the peer said that it does not take the guest */
-    bool closed;  /* nothing more comes: the peer has closed, or is gone */
+    uint32_t pong; /* the last one, FERRY_PING_MAGIC apart */
+    bool refused;  /* the peer said that it does not take the guest */
+    bool closed;   /* nothing more comes: the peer has closed, or is gone */
     GError *error;
 };
 
@@ -74,8 +75,14 @@ static bool handle_pong(struct return_path *rp, const uint8_t *p, unsigned len, 
     (void)len;
     (void)err;
     memcpy(&value, p, 4);
-    if (GUINT32_FROM_BE(value) == FERRY_PING_MAGIC) {
+    value = GUINT32_FROM_BE(value);
+    if (value == FERRY_PING_MAGIC) {
         note(rp, RETURN_WAIT_FERRY_PONG);
+    } else {
+        mutex_lock(&rp->lock);
+        rp->pong = value;
+        cond_broadcast(&rp->cond);
+        mutex_unlock(&rp->lock);
     }
     return true;
 }
@@ -231,9 +238,13 @@ bool return_path_check(struct return_path *rp, GError **err)
     return ok;
 }
 
-bool return_path_failure(struct return_path *rp, GError **err)
+bool return_path_failure(struct return_path *rp, unsigned timeout_ms, GError **err)
 {
+    gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+
     mutex_lock(&rp->lock);
+    while (!rp->error && !rp->closed && cond_wait_until(&rp->cond, &rp->lock, deadline)) {
+    }
     bool said = rp->error && g_error_matches(rp->error, FERRY_ERROR, FERRY_ERROR_PEER);
     if (said) {
         *err = g_error_copy(rp->error);
@@ -267,6 +278,25 @@ bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned ti
                 error_set(err, FERRY_ERROR_LINK, "The destination at %s gave no %s within %u s",
                           channel_name(rp->ch), names[what], timeout_ms / 1000);
             }
+            break;
+        }
+    }
+    mutex_unlock(&rp->lock);
+    return ok;
+}
+
+bool return_path_wait_pong(struct return_path *rp, uint32_t value, unsigned timeout_ms,
+                           GError **err)
+{
+    gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+    bool ok = true;
+
+    mutex_lock(&rp->lock);
+    while (rp->pong != value && (ok = check_locked(rp, err))) {
+        if (!cond_wait_until(&rp->cond, &rp->lock, deadline) && rp->pong != value) {
+            ok = false;
+            error_set(err, FERRY_ERROR_LINK, "The destination at %s has not read on for %u s",
+                      channel_name(rp->ch), timeout_ms / 1000);
             break;
         }
     }

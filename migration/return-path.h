@@ -21,8 +21,9 @@ void return_path_free(struct return_path *rp);
 /* False and *err when the path has broken, or the destination said that it failed (PEER, with its
  * own words where it gave any). Any thread. */
 bool return_path_check(struct return_path *rp, GError **err);
-/* True and *err: the destination itself said why it failed. Any thread. */
-bool return_path_failure(struct return_path *rp, GError **err);
+/* The link has broken: reads what is still on its way, for at most timeout_ms. True and *err: the
+ * destination itself said why it failed. */
+bool return_path_failure(struct return_path *rp, unsigned timeout_ms, GError **err);
 /*
  * Whether the destination certainly does not run the guest, after a wait for SHUT failed: it said
  * so, or (by_closing: as a QEMU does) closed without SHUT 0. Bytes that make no sense, and silence,
@@ -35,6 +36,11 @@ bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned ti
                       GError **err);
 /* FERRY_FEATURE_* of the destination, 0 for a QEMU. After RETURN_WAIT_FERRY_PONG. */
 uint64_t return_path_features(struct return_path *rp);
+
+/* Blocks until the answer to a PING with this value (STREAM_PING_ROUND and up, rising) came: the
+ * destination has read all before it. */
+bool return_path_wait_pong(struct return_path *rp, uint32_t value, unsigned timeout_ms,
+                           GError **err);
 
 /* Destination: sends one message. One thread. */
 bool return_path_send(struct channel *ch, unsigned type, const void *payload, size_t len,

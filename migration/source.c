@@ -32,14 +32,21 @@
 /* The destination answers the first ping after it has read a few bytes. */
 #define GREETING_TIMEOUT_MS 20000
 
-/* How long a link that broke is listened to for the reason; the guest may be standing meanwhile. */
-#define REASON_TIMEOUT_MS 100
+/* How long a link that broke is listened to for the reason. Its end ends that; only a link that is
+ * closed in one direction and silent in the other takes so long. */
+#define REASON_TIMEOUT_MS 500
 
 /* A PART section carries at most this much, so that cancel and statistics do not wait for a whole
  * round. */
 #define SLICE_BYTES (UINT64_C(16) << 20)
-/* With a bandwidth limit: slices of this length. */
-#define SLICE_MS 20
+/* After a round this small the next one waits a moment. */
+#define SMALL_ROUND_BYTES (UINT64_C(256) << 10)
+#define SMALL_ROUND_MS    5
+
+/* With a bandwidth limit: slices of this length, and at most so long without a look at the limit.
+ */
+#define SLICE_MS     20
+#define SLEEP_MAX_MS 100
 
 /* --- cancel --- */
 
@@ -217,6 +224,25 @@ static void count_bytes(struct outgoing *out)
     mutex_unlock(&out->m->lock);
 }
 
+/* Sleeps until `bytes` since `begun` are within the limit, which may change meanwhile. */
+static void keep_limit(struct outgoing *out, uint64_t bytes, int64_t begun)
+{
+    for (;;) {
+        struct migration_options now;
+        double left_ms;
+
+        migration_options_get(out->m, &now);
+        if (!now.max_bandwidth) {
+            return;
+        }
+        left_ms = (double)bytes * 1e3 / (double)now.max_bandwidth -
+                  (double)(migration_now_ns() - begun) / 1e6;
+        if (left_ms < 1 || !outgoing_sleep(out, (unsigned)MIN(left_ms, SLEEP_MAX_MS))) {
+            return;
+        }
+    }
+}
+
 /*
  * Sends what the round has, in slices. With a limit each slice may use its share, and the time that
  * is left of it is slept; the limit is looked up again for each slice, so that a change takes
@@ -247,12 +273,7 @@ static bool send_round(struct outgoing *out, GError **err)
             return false;
         }
         if (limit) {
-            double due_ns = (double)(out->o->bytes - before) * 1e9 / (double)limit;
-            double left_ns = due_ns - (double)(migration_now_ns() - begun);
-
-            if (left_ns > 1e6) {
-                outgoing_sleep(out, (unsigned)(left_ns / 1e6));
-            }
+            keep_limit(out, out->o->bytes - before, begun);
         }
     }
     return true;
@@ -310,7 +331,8 @@ static bool iterate(struct outgoing *out, GError **err)
         if (!guest_runs(out)) {
             return true; /* nothing can be dirtied that the last sync would not find */
         }
-        if (!sync_round(out, migration_now_ns() - begun, out->o->bytes - before, err)) {
+        if (!drain(out, err) ||
+            !sync_round(out, migration_now_ns() - begun, out->o->bytes - before, err)) {
             return false;
         }
         mutex_lock(&out->m->lock);
@@ -318,6 +340,10 @@ static bool iterate(struct outgoing *out, GError **err)
         mutex_unlock(&out->m->lock);
         if (switchover_due(out, &judge, ram_save_remaining(out->ram), bandwidth)) {
             return true;
+        }
+        /* rounds of next to nothing only find what was dirtied while they were prepared */
+        if (out->o->bytes - before < SMALL_ROUND_BYTES && !outgoing_sleep(out, SMALL_ROUND_MS)) {
+            return outgoing_check(out, err);
         }
     }
 }
@@ -422,18 +448,10 @@ static void prefer_what_was_said(struct outgoing *out, GError **error)
 {
     GError *said = NULL;
 
-    if (!out->rp || !g_error_matches(*error, FERRY_ERROR, FERRY_ERROR_LINK)) {
-        return;
-    }
-    for (unsigned waited = 0; waited < REASON_TIMEOUT_MS; waited += 10) {
-        if (return_path_failure(out->rp, &said)) {
-            g_error_free(*error);
-            *error = said;
-            return;
-        }
-        if (!outgoing_sleep(out, 10)) {
-            return;
-        }
+    if (out->rp && g_error_matches(*error, FERRY_ERROR, FERRY_ERROR_LINK) &&
+        return_path_failure(out->rp, REASON_TIMEOUT_MS, &said)) {
+        g_error_free(*error);
+        *error = said;
     }
 }
 

@@ -33,6 +33,8 @@
 #include "util/error.h"
 
 #define GOOD_ENOUGH_MS 10.0
+/* A limit below the fixed costs cannot be kept; then sending the rest may take this long. */
+#define MEMORY_MS_LEAST 1.0
 /* Device state of one vCPU and of the rest: saving, sending, loading. Generous guesses until a move
  * has measured its own. */
 #define DEVICE_MS_BASE     1.0
@@ -44,39 +46,45 @@
 /* While an operator decides (pause-before-switchover) the destination hears from us. */
 #define KEEPALIVE_MS 5000
 
-static double predict_ms(struct outgoing *out, uint64_t remaining_pages, double bytes_per_s)
+/* The pause if the guest were stopped now, in ms: what no further round can make shorter, and
+ * sending what is left. */
+static void predict(struct outgoing *out, uint64_t remaining_pages, double bytes_per_s,
+                    double *fixed_ms, double *memory_ms)
 {
     struct migration_options now;
-    double fixed =
-        DEVICE_MS_BASE + DEVICE_MS_PER_VCPU * out->vm->vcpu_count + (double)out->last_sync_ns / 1e6;
 
     migration_options_get(out->m, &now);
     if (now.avail_switchover_bandwidth) {
         bytes_per_s = (double)now.avail_switchover_bandwidth;
     }
+    *fixed_ms =
+        DEVICE_MS_BASE + DEVICE_MS_PER_VCPU * out->vm->vcpu_count + (double)out->last_sync_ns / 1e6;
     mutex_lock(&out->m->lock);
-    fixed += (double)out->stats.rtt_ns / 1e6;
+    *fixed_ms += (double)out->stats.rtt_ns / 1e6;
     mutex_unlock(&out->m->lock);
-    return fixed + (double)remaining_pages * (TARGET_PAGE_SIZE + 8) * 1e3 / MAX(bytes_per_s, 1.0);
+    *memory_ms = (double)remaining_pages * (TARGET_PAGE_SIZE + 8) * 1e3 / MAX(bytes_per_s, 1.0);
 }
 
 bool switchover_due(struct outgoing *out, struct switchover_judge *j, uint64_t remaining,
                     double bytes_per_s)
 {
     struct migration_options now;
-    double pause_ms = predict_ms(out, remaining, bytes_per_s);
+    double fixed_ms, memory_ms, limit_ms;
     bool paid = remaining < j->remaining_before - j->remaining_before / 10;
 
+    predict(out, remaining, bytes_per_s, &fixed_ms, &memory_ms);
     migration_options_get(out->m, &now);
+    limit_ms = (double)now.downtime_limit;
     j->stalled = paid ? 0 : j->stalled + 1;
     j->remaining_before = remaining;
     mutex_lock(&out->m->lock);
-    out->stats.expected_downtime_ms = (int64_t)(pause_ms + 0.999);
+    out->stats.expected_downtime_ms = (int64_t)(fixed_ms + memory_ms + 0.999);
     mutex_unlock(&out->m->lock);
-    if (pause_ms <= MIN(GOOD_ENOUGH_MS, (double)now.downtime_limit)) {
+    if (fixed_ms + memory_ms <= MIN(GOOD_ENOUGH_MS, limit_ms)) {
         return true;
     }
-    return j->stalled >= 2 && pause_ms <= (double)now.downtime_limit;
+    /* where the fixed costs alone exceed the limit, only the memory's part can still be judged */
+    return j->stalled >= 2 && memory_ms <= MAX(limit_ms - fixed_ms, MEMORY_MS_LEAST);
 }
 
 /*

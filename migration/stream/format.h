@@ -71,6 +71,8 @@ enum return_message {
 };
 
 #define STREAM_PING_START 1u
+/* At the end of each round, rising: the answer says that the destination has read it all. */
+#define STREAM_PING_ROUND 0x10000u
 #define FERRY_PING_MAGIC  0x46525259u /* "FRRY" */
 #define FERRY_VERSION_1   1u
 
