@@ -34,7 +34,7 @@ def read_until(fd, pattern, timeout=None):
 @unittest.skipUnless(have_kvm(), "No /dev/kvm")
 class Cpus(TestCase):
     def check(self, smp):
-        vm = self.ferry(guest="report=100 rate=5000 pattern=random data=mixed devstate=1 devms=50",
+        vm = self.ferry(guest="report=100 rate=5000 pattern=random data=mixed devstate=1 devms=200",
                         ram="shm", smp=smp, memory=32, machine=DEVICES)
         self.assertEqual(vm.guest.wait_ready()["cpus"], smp)
         vm.guest.wait_work()

@@ -41,7 +41,7 @@ class Chain(MigrationCase):
 
     def test_ten_moves(self):
         seq = 0
-        for vm in self.chain("report=50 rate=20000 pattern=random data=mixed devstate=1 devms=50",
+        for vm in self.chain("report=50 rate=20000 pattern=random data=mixed devstate=1 devms=200",
                              memory=24):
             self.assertGreaterEqual(vm.guest.header("seq"), seq)
             seq = vm.guest.header("seq")

@@ -6,7 +6,7 @@ from migrationcase import MigrationCase
 
 class Smp(MigrationCase):
     def check(self, smp, arguments="", **options):
-        src, dst = self.pair(guest=f"report=100 rate=5000 devstate=1 devms=50 {arguments}", smp=smp,
+        src, dst = self.pair(guest=f"report=100 rate=5000 devstate=1 devms=200 {arguments}", smp=smp,
                              memory=32, **options)
         src.serial_line("DEV ok")
         self.assertEqual(src.guest.header("cpus"), smp)

@@ -55,7 +55,7 @@ class Guest(TestCase):
     """The registers, as a guest reads and writes them."""
 
     def test_guest_reads_back(self):
-        vm = self.ferry(guest="report=200 devstate=1 devms=50", ram="shm", memory=16, smp=2,
+        vm = self.ferry(guest="report=200 devstate=1 devms=200", ram="shm", memory=16, smp=2,
                         machine="pit=on,pic=on,rtc=on,isa-serial=on")
         vm.guest.wait_ready()
         items = vm.serial_line("DEV items=").group(0)
