@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Byte channels: what a migration stream travels on. A channel is a pair of directions over one or two
- * file descriptors (socket, pipe of a command, file, inherited descriptor).
+ * Byte channels: what a migration stream travels on. A channel is a pair of directions over one or
+ * two file descriptors (socket, pipe of a command, file, inherited descriptor).
  *
  * A channel is used by one reading and one writing thread, which block in it; any thread may call
- * channel_shutdown(), which ends all blocked and later calls at once with FERRY_ERROR_CANCELLED (or the
- * error given). Every wait has a deadline: channel_set_timeout(). No call needs or takes the machine lock.
+ * channel_shutdown(), which ends all blocked and later calls at once with FERRY_ERROR_CANCELLED (or
+ * the error given). Every wait has a deadline: channel_set_timeout(). No call needs or takes the
+ * machine lock.
  */
 #ifndef IO_CHANNEL_H
 #define IO_CHANNEL_H
@@ -26,8 +27,8 @@ typedef struct channel channel; /* for g_autoptr(channel) */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(channel, channel_unref)
 
 /*
- * Reads at least one byte into the vector, blocking up to the timeout. Returns the number of bytes, 0 at
- * the end of the stream, -1 with *err set.
+ * Reads at least one byte into the vector, blocking up to the timeout. Returns the number of bytes,
+ * 0 at the end of the stream, -1 with *err set.
  */
 ssize_t channel_readv(struct channel *ch, const struct iovec *iov, int iovcnt, GError **err);
 /* Reads exactly len bytes; the end of the stream before that is an error (LINK). */
@@ -37,18 +38,20 @@ bool channel_writev_all(struct channel *ch, struct iovec *iov, int iovcnt, GErro
 
 /* Ends the channel from any thread: both directions, now and for good. Idempotent. */
 void channel_shutdown(struct channel *ch);
-/* Flushes and ends the writing direction: closes it for a pipe (waits for an exec: child, checks its exit status),
- * fsyncs nothing. A peer then sees the end of the stream. */
+/* Flushes and ends the writing direction: closes it for a pipe (waits for an exec: child, checks
+ * its exit status), fsyncs nothing. A peer then sees the end of the stream. */
 bool channel_finish(struct channel *ch, GError **err);
 
-/* Longest wait for progress of one call, milliseconds; 0 = without limit (only for tests). Default 30,000. */
+/* Longest wait for progress of one call, milliseconds; 0 = without limit (only for tests). Default
+ * 30,000. */
 void channel_set_timeout(struct channel *ch, unsigned ms);
 /* The same for the reading direction alone, for a return path on which silence is no fault. */
 void channel_set_read_timeout(struct channel *ch, unsigned ms);
 
 /* True where the peer can answer on the same channel (sockets, socket descriptors). */
 bool channel_is_duplex(const struct channel *ch);
-/* "unix:/path", "tcp:127.0.0.1:4444", "exec:...", "fd:NAME", "file:/path": for messages. Owned by the channel. */
+/* "unix:/path", "tcp:127.0.0.1:4444", "exec:...", "fd:NAME", "file:/path": for messages. Owned by
+ * the channel. */
 const char *channel_name(const struct channel *ch);
 
 /* Bytes carried so far. */

@@ -20,8 +20,8 @@
 struct socket_listener {
     int fd;                         /* close-on-exec, non-blocking */
     struct transport_address *addr; /* as bound: numeric host, the port the kernel chose */
-    char *owned_path; /* NULL: there is no socket file that is ours to remove */
-    dev_t dev;        /* identity of the socket file of owned_path */
+    char *owned_path;               /* NULL: there is no socket file that is ours to remove */
+    dev_t dev;                      /* identity of the socket file of owned_path */
     ino_t ino;
 };
 

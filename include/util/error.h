@@ -4,9 +4,9 @@
  *
  * Every fallible function takes a `GError **err` as its last argument and returns false, NULL or a
  * negative number when it fails; *err is then set. There is one domain, FERRY_ERROR; the code says
- * whose fault it is, so that a caller can decide (retry a link, refuse a peer) without reading text.
- * The message is one sentence, starts with a capital, names the thing and, where there is one, the
- * remedy. It ends up verbatim in a QMP error or in query-migrate's error-desc.
+ * whose fault it is, so that a caller can decide (retry a link, refuse a peer) without reading
+ * text. The message is one sentence, starts with a capital, names the thing and, where there is
+ * one, the remedy. It ends up verbatim in a QMP error or in query-migrate's error-desc.
  */
 #ifndef UTIL_ERROR_H
 #define UTIL_ERROR_H
@@ -18,11 +18,11 @@
 GQuark ferry_error_quark(void);
 
 enum ferry_error_code {
-    FERRY_ERROR_USER, /* what was asked cannot be: options, QMP arguments, wrong state */
-    FERRY_ERROR_HOST, /* this host refused: memory, files, KVM */
-    FERRY_ERROR_LINK, /* the connection: closed, reset, timed out */
-    FERRY_ERROR_PEER, /* the other side sent what it must not, or said it failed */
-    FERRY_ERROR_GUEST, /* the guest's own state does not allow it */
+    FERRY_ERROR_USER,      /* what was asked cannot be: options, QMP arguments, wrong state */
+    FERRY_ERROR_HOST,      /* this host refused: memory, files, KVM */
+    FERRY_ERROR_LINK,      /* the connection: closed, reset, timed out */
+    FERRY_ERROR_PEER,      /* the other side sent what it must not, or said it failed */
+    FERRY_ERROR_GUEST,     /* the guest's own state does not allow it */
     FERRY_ERROR_CANCELLED, /* somebody asked us to stop; never shown as a failure */
     /* these only pick another QMP error class than GenericError */
     FERRY_ERROR_COMMAND_NOT_FOUND,
@@ -41,8 +41,8 @@ void error_set_errno(GError **err, enum ferry_error_code code, int errnum, const
 /* The QMP class name ("GenericError", ...) for an error. */
 const char *error_qmp_class(const GError *err);
 
-/* Lines for people on stderr: "ferry-system-x86_64: <text>", with a timestamp after -msg timestamp=on.
- * Thread-safe. */
+/* Lines for people on stderr: "ferry-system-x86_64: <text>", with a timestamp after -msg
+ * timestamp=on. Thread-safe. */
 void report_error(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 void report_warning(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 void report_info(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
