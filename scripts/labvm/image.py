@@ -36,7 +36,8 @@ mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev
 mkdir -p /dev/shm /dev/pts
 mount -t tmpfs -o size=75% none /dev/shm; mount -t devpts none /dev/pts
 ip link set lo up
-echo 1 >/proc/sys/kernel/panic_on_oops; echo 'core.%e' >/proc/sys/kernel/core_pattern
+echo 1 >/proc/sys/kernel/panic_on_oops; echo '/tmp/core.%e' >/proc/sys/kernel/core_pattern
+ulimit -c unlimited
 for module in $(cat /lab/modules); do insmod /lab/ko/$module.ko || echo "LAB: no $module"; done
 cd /tmp
 while ! port=$(echo /dev/vport*) || [ ! -c "$port" ]; do usleep 10000; done

@@ -8,7 +8,6 @@ folder: outer.serial (kernel and init), outer.stderr (the emulator).
 """
 
 import ctypes
-import glob
 import os
 import signal
 import socket
@@ -47,7 +46,7 @@ class Outer:
     """Starts at once; boot() waits until the agent is there."""
 
     def __init__(self, kernel, initrd, run_dir, smp=2, memory=3072, append=""):
-        self.run_dir = run_dir
+        self.run_dir, self.initrd = run_dir, initrd
         self.started = time.monotonic()
         self.boot_seconds = None
         self.timer = None
@@ -88,6 +87,7 @@ class Outer:
                 why = self.link.down or f"it was not up within {timeout:.0f} s"
                 self.kill(f"The outer machine did not boot: {why}")
                 raise LinkDown(f"{self.link.down}\n{self.report()}")
+        os.unlink(self.initrd)  # it is in the machine's memory now
         self.boot_seconds = time.monotonic() - self.started
         self.link.run("[ -c /dev/kvm ]", 10)
         return self
@@ -116,8 +116,8 @@ class Outer:
         self.deadline(None, "")
         self.kill()
         self.process.wait()
-        for path in glob.glob(self.log("initrd.cpio")):
-            os.unlink(path)
+        if self.boot_seconds is None:
+            os.unlink(self.initrd)
 
     def report(self):
         """The ends of its logs."""

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 import unittest
 
 from . import packages, session
@@ -72,6 +73,19 @@ class _Timed(unittest.TextTestResult):
         unittest.TestResult.addSuccess(self, test)
         self.stream.writeln(f"ok  {time.monotonic() - self.began:.1f} s")
 
+    def addFailure(self, test, err):
+        super().addFailure(test, err)
+        self.stream.writeln(self.failures[-1][1])
+
+    def addError(self, test, err):
+        super().addError(test, err)
+        self.stream.writeln(self.errors[-1][1])
+
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err is not None:
+            self.stream.writeln("".join(traceback.format_exception(*err)))
+
 
 def _load(args, tests_run, source_dir):
     suite = unittest.TestSuite()
@@ -125,7 +139,6 @@ def run(args):
         # a run that was cut off has fewer lines than its plan, which counts as a failure
         print(f"1..{max(result.count, suite.countTestCases())}", file=out, flush=True)
     else:
-        result.printErrors()
         print(f"{result.testsRun} of {suite.countTestCases()} cases, "
               f"{len(result.failures) + len(result.errors)} failed, {len(result.skipped)} skipped, "
               f"{time.monotonic() - began:.0f} s", file=out, flush=True)

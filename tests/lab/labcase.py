@@ -81,6 +81,12 @@ class LabCase(unittest.TestCase):
 
     # ---- what cases are made of ----
 
+    def note(self, text):
+        """A figure worth knowing, for people and the log."""
+        print(f"{self.id().split('.')[-1]}: {text}", file=sys.stderr, flush=True)
+        with open(self.log("notes"), "a", encoding="utf-8") as f:
+            f.write(text + "\n")
+
     def log(self, name):
         return os.path.join(self.log_dir, name)
 
@@ -120,6 +126,7 @@ class LabCase(unittest.TestCase):
         """Moves a guest and ends the source; what the source's query-migrate said."""
         migrate.set_capabilities(src, return_path=return_path)
         done = migrate.move(src, dst, uri, **parameters)
+        dst.mailbox = src.mailbox
         src.quit()
         return done
 

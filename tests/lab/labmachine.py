@@ -9,6 +9,7 @@ complete line that came is in .lines with the outer machine's time of day at whi
 
 import os
 import re
+import signal
 import threading
 import time
 
@@ -16,7 +17,7 @@ from ferrytest import Qmp
 from ferrytest.deadline import Timeout, scaled, wait_for
 from ferrytest.machine import Dead
 from ferrytest.qmp import QmpClosed
-from labvm.link import ERR
+from labvm.link import ERR, Failed, LinkDown
 
 FERRY = "/usr/bin/ferry-system-x86_64"
 QEMU = "/usr/bin/qemu-system-x86_64"
@@ -25,7 +26,7 @@ KERNEL = "/lab/vmlinuz"
 APPEND = "console=ttyS0 panic=-1 reboot=t quiet"
 BOOT = 30.0      # until Linux is in user space, before scaled()
 LIFETIME = 600.0  # a process that is still there is killed
-LOG_TAIL = 3000
+LOG_TAIL = 1000
 
 
 def fields(line):
@@ -59,6 +60,7 @@ class Machine:
         base = f"{case.folder}/{number}-{self.name}"
         self.log = case.log(f"{number}-{self.name}")
         self.ram_path = None
+        self.mailbox = None  # address of the ticker's page; goes with the guest
         self._ended = False
         self._changed = threading.Condition()
         self._text, self._stamps, self._stderr = "", [], ""
@@ -187,8 +189,9 @@ class Machine:
 
     def behind_ns(self, milliseconds=300):
         """By how much its time of day is behind the outer machine's (needs shared and a ticker)."""
-        address = fields(self.line("MAILBOX ").group(0))["gpa"]
-        said = self.link.run(["/lab/bin/clockwatch", self.ram_path, address, str(milliseconds)],
+        if not self.mailbox:
+            self.mailbox = fields(self.line("MAILBOX ").group(0))["gpa"]
+        said = self.link.run(["/lab/bin/clockwatch", self.ram_path, self.mailbox, str(milliseconds)],
                              milliseconds / 1000 + 20)
         return int(fields(said)["behind_ns"])
 
@@ -222,7 +225,11 @@ class Machine:
 
     def wait(self, status=0, timeout=None):
         self._ended = True
-        got = self.channel.wait_end(scaled(timeout))
+        try:
+            got = self.channel.wait_end(scaled(timeout))
+        except LinkDown:
+            self.autopsy()
+            raise
         if status is not None and got != status:
             raise Dead(f"{self.name} ended with status {got}, not {status}: "
                        f"{self.stderr().strip()[-1000:]}")
@@ -237,22 +244,42 @@ class Machine:
         self.wait()
 
     def kill(self):
-        self.channel.signal(9)
+        self.channel.signal(signal.SIGKILL)
         self.wait(None)
+
+    def autopsy(self):
+        """It hangs: where its threads are goes to the log, its core file too. Then it is gone."""
+        if self.link.down:
+            return
+        try:
+            threads = self.link.run(
+                f"for t in /proc/{self.channel.pid}/task/*; do "
+                "echo \"== $(cat $t/comm) $(cat $t/syscall)\"; cat $t/stack; done", check=False)
+            with open(self.log + ".threads", "w", encoding="utf-8") as f:
+                f.write(threads)
+            self._stderr += f"\nIt hangs, its threads are at:\n{threads}"
+            self.channel.signal(signal.SIGABRT)
+            self.channel.wait_end()
+            core = self.link.run("ls /tmp/core.* | tail -n 1", check=False).strip()
+            if core:
+                with open(self.log + ".core", "wb") as f:
+                    f.write(self.link.get(core, 120))
+                self.link.run(["rm", "-f", core])
+        except (Failed, LinkDown) as error:
+            self._stderr += f"\nIt hangs, and cannot be looked at: {error}"
 
     def end(self):
         """After the case: it is gone, or ends when it is told to, with status 0."""
         try:
             if not self._ended and not self.link.down and not self.channel.ended:
-                self.channel.signal(18)
-                self.channel.signal(15)
+                self.channel.signal(signal.SIGCONT)
+                self.channel.signal(signal.SIGTERM)
                 self.wait()
             elif self.channel.ended and not self._ended:
                 self.wait()
         finally:
             if not self.link.down and not self.channel.ended:
-                self.channel.signal(6)
-                self.channel.signal(9)
+                self.channel.signal(signal.SIGKILL)
                 self.channel.wait_end()
             self._close()
 
