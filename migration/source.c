@@ -307,6 +307,33 @@ static bool sync_round(struct outgoing *out, int64_t round_ns, uint64_t round_by
     return true;
 }
 
+/*
+ * Ends a round: waits until the destination has read all of it, so that the time of a round is the
+ * link's and not that of filling buffers. Whoever answers nothing (no return path) is taken to have
+ * read what was written.
+ */
+static bool drain(struct outgoing *out, GError **err)
+{
+    uint32_t value = STREAM_PING_ROUND + ++out->rounds;
+    int64_t asked;
+
+    if (!out->rp) {
+        return true;
+    }
+    outgoing_ping(out, value);
+    if (!out_flush(out->o, err)) {
+        return false;
+    }
+    asked = migration_now_ns();
+    if (!return_path_wait_pong(out->rp, value, LINK_TIMEOUT_MS, err)) {
+        return false;
+    }
+    mutex_lock(&out->m->lock);
+    out->stats.rtt_ns = MIN(out->stats.rtt_ns, migration_now_ns() - asked);
+    mutex_unlock(&out->m->lock);
+    return true;
+}
+
 static bool guest_runs(struct outgoing *out)
 {
     vm_lock(out->vm);
