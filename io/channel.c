@@ -28,6 +28,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "io/socket.h"
@@ -477,6 +478,13 @@ void channel_set_timeout(struct channel *ch, unsigned ms)
 void channel_set_read_timeout(struct channel *ch, unsigned ms)
 {
     STORE(ch->in.timeout_ms, ms);
+}
+
+bool channel_is_file(const struct channel *ch)
+{
+    struct stat st;
+
+    return fstat(ch->out.fd >= 0 ? ch->out.fd : ch->in.fd, &st) == 0 && S_ISREG(st.st_mode);
 }
 
 bool channel_is_duplex(const struct channel *ch)

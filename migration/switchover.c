@@ -16,7 +16,7 @@
  * leaves; only a destination that then says it gave up gives the guest back. Towards a QEMU the end
  * of the stream leaves, and from then on nobody can cancel; with a return path the guest still
  * comes back when the destination reports a failure or closes without having said SHUT 0, but not
- * when it only falls silent: it may be running.
+ * when it only falls silent: it may be running. A file is decided when it is complete and closed.
  */
 #include <string.h>
 
@@ -151,10 +151,11 @@ static void uncommit(struct outgoing *out)
     mutex_unlock(&out->m->lock);
 }
 
-/* The byte after which a QEMU runs the guest without asking; a Ferry waits for GO. */
+/* The byte after which a QEMU runs the guest without asking; a Ferry waits for GO, and a file for
+ * somebody who reads it when it is complete. */
 static bool send_eof(struct outgoing *out, GError **err)
 {
-    bool decides = !(out->features & FERRY_FEATURE_COMMIT);
+    bool decides = !(out->features & FERRY_FEATURE_COMMIT) && !channel_is_file(out->ch);
 
     if (!outgoing_check(out, err) || (decides && !commit(out, err))) {
         return false;
@@ -274,7 +275,15 @@ static bool hand_over(struct outgoing *out, json_t *devices, GError **err)
         }
         return wait_for_shut(out, true, err);
     }
-    return described && (out->rp ? hand_over_to_ferry(out, err) : channel_finish(out->ch, err));
+    if (!described) {
+        return false;
+    }
+    if (out->rp) {
+        return hand_over_to_ferry(out, err);
+    }
+    bool file = channel_is_file(out->ch);
+
+    return channel_finish(out->ch, err) && (!file || commit(out, err));
 }
 
 bool switchover_run(struct outgoing *out, bool *again, GError **err)

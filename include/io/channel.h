@@ -48,6 +48,8 @@ void channel_set_timeout(struct channel *ch, unsigned ms);
 /* The same for the reading direction alone, for a return path on which silence is no fault. */
 void channel_set_read_timeout(struct channel *ch, unsigned ms);
 
+/* True for a regular file: what is written only waits there, nobody acts on it meanwhile. */
+bool channel_is_file(const struct channel *ch);
 /* True where the peer can answer on the same channel (sockets, socket descriptors). */
 bool channel_is_duplex(const struct channel *ch);
 /* "unix:/path", "tcp:127.0.0.1:4444", "exec:...", "fd:NAME", "file:/path": for messages. Owned by
