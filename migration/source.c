@@ -292,10 +292,16 @@ static bool sync_round(struct outgoing *out, int64_t round_ns, uint64_t round_by
     double seconds = MAX((double)round_ns / 1e9, 1e-6);
 
     mutex_lock(&out->m->lock);
-    /* a round of a few pages measures latency, not bandwidth */
-    if (round_bytes > (1u << 20) || out->stats.bytes_per_s == 0) {
-        out->stats.bytes_per_s = (double)round_bytes / seconds;
-        out->stats.pages_per_s = (uint64_t)((double)round_bytes / seconds / TARGET_PAGE_SIZE);
+    /*
+     * A round of a few pages, or a first one through gigabytes of zeros, measures something else
+     * than the link. But what it carried, where that has been drained, the link can carry.
+     */
+    double carried = (double)round_bytes / seconds;
+
+    if (round_bytes > (1u << 20) || out->stats.bytes_per_s == 0 ||
+        (out->rp && carried > out->stats.bytes_per_s)) {
+        out->stats.bytes_per_s = carried;
+        out->stats.pages_per_s = (uint64_t)(carried / TARGET_PAGE_SIZE);
     }
     out->stats.dirty_pages_per_s = (uint64_t)((double)rs.dirtied_last / seconds);
     mutex_unlock(&out->m->lock);
