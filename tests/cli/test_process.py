@@ -59,6 +59,17 @@ class Signals(unittest.TestCase):
             self.assertEqual(m.wait(), 0, m.stderr())
             source.close()
 
+    def test_migrating(self):
+        for point in ("setup", "active", "device"):
+            with self.subTest(point), Machine(*MICROVM) as m:
+                m.qmp.cmd("x-migrate-hold", point=point)
+                m.qmp.cmd("migrate", uri="exec:cat >/dev/null")
+                wait_for("held migration", lambda: m.qmp.cmd("x-query-migrate-hold")["held"])
+                m.process.terminate()
+                m.qmp.wait_event("SHUTDOWN", reason="host-signal")
+                self.assertEqual(m.wait(), 0, m.stderr())
+                self.assertIsNone(leaked(m.stderr()))
+
     def test_ignored_hangup_stays_ignored(self):
         old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
