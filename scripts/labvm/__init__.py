@@ -3,6 +3,7 @@
 The lab: a host with a complete KVM, emulated, made of Debian packages (docs/lab.md).
 
     packages.py   Debian packages, fetched and unpacked into a cache
+    emulator.py   which program emulates the outer machine
     programs.py   programs with the libraries they need
     cpio.py       initramfs archives
     image.py      the outer machine's and the inner guest's file systems

@@ -7,8 +7,9 @@ The file systems of both machines, as archives that the kernel unpacks (cpio.py)
     overlay   the program under test and the tools of tests/lab; made for each run
     inner     the inner guest, a file of the overlay; inner-stress adds stress-ng (kept in the cache)
 
-Inside the outer machine: /usr/bin/ferry-system-x86_64, /usr/bin/qemu-system-x86_64, /lab/vmlinuz,
-/lab/inner.cpio, /lab/inner-stress.cpio, /lab/bin (tools), /usr/share/qemu (firmware).
+Inside the outer machine: /usr/bin/ferry-system-x86_64, /usr/bin/qemu-system-x86_64 (the installed
+version), /opt/qemu-system-x86_64 (that of backports, if there is one), /lab/vmlinuz, /lab/inner.cpio,
+/lab/stress.cpio, /lab/bin (tools), /usr/share/qemu (firmware, of the installed version).
 """
 
 import glob
@@ -16,14 +17,11 @@ import hashlib
 import lzma
 import os
 import re
-import shutil
 import subprocess
 
-from . import cpio, programs
+from . import cpio, emulator, programs
 from .packages import Missing, Packages, cache_dir, locked
 
-EMULATOR = "qemu-system-x86_64"
-FIRMWARE = ("/usr/share/qemu", "/usr/share/seabios")
 FIRMWARE_FILES = ("bios-microvm.bin", "qboot.rom", "linuxboot_dma.bin", "linuxboot.bin", "pvh.bin",
                   "kvmvapic.bin", "multiboot_dma.bin")
 MODULES = ("virtio_pci", "virtio_console", "irqbypass", "kvm", "kvm-amd")
@@ -110,6 +108,7 @@ class Images:
         self.cache = cache_dir(source_dir)
         self.packages = Packages(self.cache)
         self.images = os.path.join(self.cache, "images")
+        self.newer = None  # emulator that is also the newer peer
 
     def _cached(self, name, key, make):
         path = os.path.join(self.images, f"{name}-{key}.cpio")
@@ -149,12 +148,10 @@ class Images:
 
     def base(self):
         """The outer machine's unchanging part."""
-        peer = shutil.which(EMULATOR)
-        if not peer:
-            raise Missing(f"The lab needs {EMULATOR} (Debian package qemu-system-x86)")
+        peer, newer = emulator.installed().path, self.newer
         kernel = self.kernel()
-        key = digest(os.path.realpath(peer), kernel, self.busybox(), self.agent(), OUTER_INIT,
-                     " ".join(MODULES))
+        key = digest(os.path.realpath(peer), newer.path if newer else "", kernel, self.busybox(),
+                     self.agent(), OUTER_INIT, " ".join(MODULES))
 
         def make(archive):
             self._user_space(archive, OUTER_INIT)
@@ -168,9 +165,14 @@ class Images:
             for name in modules.order:
                 self._bytes(archive, f"lab/ko/{name}.ko", modules.content[name])
             archive.text("lab/modules", "\n".join(modules.order) + "\n")
-            programs.add(archive, f"usr/bin/{EMULATOR}", peer, programs.libraries(peer)[0])
+            known = set()
+            programs.add(archive, f"usr/bin/{emulator.NAME}", peer, programs.libraries(peer)[0],
+                         known)
+            if newer:
+                programs.add(archive, f"opt/{emulator.NAME}", newer.path,
+                             programs.libraries(newer.path)[0], known)
             for file in FIRMWARE_FILES:
-                have = [p for d in FIRMWARE if os.path.exists(p := os.path.join(d, file))]
+                have = [p for d in emulator.FIRMWARE if os.path.exists(p := os.path.join(d, file))]
                 if have:
                     archive.file(f"usr/share/qemu/{file}", have[0], 0o644)
         return self._cached("base", key, make)
@@ -227,14 +229,17 @@ class Images:
                 archive.file("lab/workload.elf", workload, 0o644)
 
     def make(self, run_dir):
-        """(kernel, initrd) for a run."""
+        """(emulator, kernel, initrd) for a run."""
         if not os.access(self.binary, os.X_OK):
             raise Missing(f"There is no {self.binary}: run 'make build' first, or name another "
                           "build with --build-dir")
         with locked(self.cache):
+            chosen = emulator.choose(self.cache)
+            if chosen.path != emulator.installed().path:
+                self.newer = chosen
             overlay = os.path.join(run_dir, "overlay.cpio")
             self.overlay(overlay)
             initrd = os.path.join(run_dir, "initrd.cpio")
             cpio.concatenate(initrd, [self.base(), overlay])
             os.unlink(overlay)
-            return self.kernel(), initrd
+            return chosen, self.kernel(), initrd

@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 
-from .image import EMULATOR, PORT
+from .image import PORT
 from .link import Link, LinkDown
 
 BOOT = 60.0  # seconds for the boot on a host that has other work; alone it takes less than 10
@@ -45,8 +45,8 @@ def _die_with_parent():
 class Outer:
     """Starts at once; boot() waits until the agent is there."""
 
-    def __init__(self, kernel, initrd, run_dir, smp=2, memory=3072, append=""):
-        self.run_dir, self.initrd = run_dir, initrd
+    def __init__(self, emulator, kernel, initrd, run_dir, smp=2, memory=3072, append=""):
+        self.emulator, self.run_dir, self.initrd = emulator, run_dir, initrd
         self.started = time.monotonic()
         self.boot_seconds = None
         self.timer = None
@@ -58,14 +58,16 @@ class Outer:
         abstract = path[1:]
         with open(self.log("outer.stderr"), "wb") as err:
             self.process = subprocess.Popen(
-                [EMULATOR, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+                [emulator.path, *emulator.arguments, "-nodefaults", "-no-user-config",
+                 "-display", "none", "-no-reboot",
                  "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt",
                  "-smp", str(smp), "-m", str(memory), "-kernel", kernel, "-initrd", initrd,
                  "-append", f"{APPEND} {append}".strip(),
                  "-serial", f"file:{self.log('outer.serial')}", "-device", "virtio-serial-pci",
                  "-chardev", f"socket,id=agent,abstract=on,tight=on,path={abstract}",
                  "-device", f"virtserialport,chardev=agent,name={PORT}"],
-                stdin=subprocess.DEVNULL, stdout=err, stderr=err, preexec_fn=_die_with_parent)
+                stdin=subprocess.DEVNULL, stdout=err, stderr=err, preexec_fn=_die_with_parent,
+                env={**os.environ, **emulator.env})
         listener.settimeout(20)
         try:
             sock = listener.accept()[0]

@@ -39,6 +39,9 @@ def _files(source_dir, names):
         return [os.path.join(folder, f) for f in have]
     found = []
     for name in names:
+        if os.sep in name and os.path.exists(name):
+            found.append(os.path.abspath(name))
+            continue
         base = os.path.basename(name)
         wanted = base if base.startswith("test_") else f"test_{base}"
         wanted = wanted if wanted.endswith(".py") else wanted + ".py"
@@ -89,6 +92,7 @@ class _Timed(unittest.TextTestResult):
 
 def _load(args, tests_run, source_dir):
     suite = unittest.TestSuite()
+    sys.path.insert(0, os.path.join(source_dir, "tests", "lab"))
     for path in _files(source_dir, args.tests):
         cases = [case for case in _cases(tests_run.load(path, args.patterns))
                  if not (args.short and _is_long(case))]

@@ -74,8 +74,8 @@ def outer():
             os.mkdir(folder)
         _boots += 1
         images = Images(settings["source_dir"], settings["build_dir"], settings["binary"])
-        kernel, initrd = images.make(folder)
-        _outer = Outer(kernel, initrd, folder, smp=settings.get("smp", 2),
+        emulator, kernel, initrd = images.make(folder)
+        _outer = Outer(emulator, kernel, initrd, folder, smp=settings.get("smp", 2),
                        memory=settings.get("memory", 3072), append=settings.get("append", ""))
         _outer.boot()
     return _outer

@@ -21,6 +21,7 @@ from labvm.link import ERR, Failed, LinkDown
 
 FERRY = "/usr/bin/ferry-system-x86_64"
 QEMU = "/usr/bin/qemu-system-x86_64"
+NEWER_QEMU = "/opt/qemu-system-x86_64"  # where the emulator is that of backports
 FIRMWARE = "/usr/share/qemu"
 KERNEL = "/lab/vmlinuz"
 APPEND = "console=ttyS0 panic=-1 reboot=t quiet"
