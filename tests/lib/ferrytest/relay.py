@@ -83,7 +83,6 @@ class Relay:
         self._stalled = set()
         self._lock = threading.Lock()
         self._sockets = []
-        self._all = []
         if tcp:
             self.listener = socket.create_server(("127.0.0.1", 0))
             self.uri = f"tcp:127.0.0.1:{self.listener.getsockname()[1]}"
@@ -99,18 +98,19 @@ class Relay:
     # ---- faults ----
 
     def cut(self, reset=False):
-        """Closes every connection; with reset, TCP ends see a reset and bytes under way are lost."""
+        """Closes every connection; with reset TCP ends see that, and bytes under way are lost."""
         with self._lock:
             sockets, self._sockets = self._sockets, []
         for sock in sockets:
             try:
                 if reset:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    sock.close()
                 else:
                     sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+            # what is shut down only would go on taking bytes until its buffer is full
+            sock.close()
 
     def cut_after(self, fwd=None, ret=None):
         with self._lock:
@@ -139,8 +139,6 @@ class Relay:
         self.closed = True
         self.listener.close()
         self.cut()
-        for sock in self._all:
-            sock.close()
         if self.uri.startswith("unix:"):
             try:
                 os.unlink(self.uri[5:])
@@ -184,7 +182,6 @@ class Relay:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._sockets += [near, far]
-                self._all += [near, far]
                 self.connections += 1
             _Pipe(self, "fwd", near, far).start()
             _Pipe(self, "ret", far, near).start()
