@@ -159,28 +159,34 @@ static bool read_message(struct return_path *rp, GError **err)
     return false;
 }
 
+/*
+ * Nothing more comes (error: for this reason, else the peer ended it between two messages). Unless
+ * all has been said, the migration has failed, and a write that waits for room at a peer that will
+ * not read again need not wait out its deadline.
+ */
+static void ended(struct return_path *rp, GError *error)
+{
+    mutex_lock(&rp->lock);
+    rp->closed = !error;
+    rp->error = error;
+    bool done = rp->got[RETURN_WAIT_SHUT];
+    cond_broadcast(&rp->cond);
+    mutex_unlock(&rp->lock);
+    if (!done) {
+        channel_shutdown(rp->ch);
+    }
+}
+
 static gpointer reader(gpointer opaque)
 {
     struct return_path *rp = opaque;
     GError *error = NULL;
     uint8_t unused;
 
-    while (!error) {
-        if (!in_peek(rp->in, 0, &unused)) {
-            /* the end between two messages: whether that is an error depends on what was said
-             * before */
-            mutex_lock(&rp->lock);
-            rp->closed = true;
-            cond_broadcast(&rp->cond);
-            mutex_unlock(&rp->lock);
-            return NULL;
-        }
+    while (!error && in_peek(rp->in, 0, &unused)) {
         read_message(rp, &error);
     }
-    mutex_lock(&rp->lock);
-    rp->error = error;
-    cond_broadcast(&rp->cond);
-    mutex_unlock(&rp->lock);
+    ended(rp, error);
     return NULL;
 }
 

@@ -479,10 +479,15 @@ static void clean_up(struct outgoing *out)
 /* What the destination said is a better reason than a broken pipe; it may still be on its way. */
 static void prefer_what_was_said(struct outgoing *out, GError **error)
 {
+    bool cut = g_error_matches(*error, FERRY_ERROR,
+                               FERRY_ERROR_CANCELLED); /* by the end of the return path */
     GError *said = NULL;
 
-    if (out->rp && g_error_matches(*error, FERRY_ERROR, FERRY_ERROR_LINK) &&
-        return_path_failure(out->rp, REASON_TIMEOUT_MS, &said)) {
+    if (!out->rp || !(cut || g_error_matches(*error, FERRY_ERROR, FERRY_ERROR_LINK))) {
+        return;
+    }
+    if (return_path_failure(out->rp, REASON_TIMEOUT_MS, &said) ||
+        (cut && !return_path_check(out->rp, &said))) {
         g_error_free(*error);
         *error = said;
     }
