@@ -21,6 +21,10 @@
 
 #include "util/error.h"
 
+/* Who listens may hold everything else up meanwhile, for instance QMP: a name server gets this
+ * long. */
+#define LOOKUP_TIMEOUT_US (10 * G_USEC_PER_SEC)
+
 static struct socket_listener *listener_wrap(int fd)
 {
     struct socket_listener *sl = g_new0(struct socket_listener, 1);
@@ -196,7 +200,8 @@ static GPtrArray *listen_tcp(const struct transport_address *addr, int backlog, 
     bool several, has_v4 = false;
     int errnum = EADDRNOTAVAIL;
 
-    if (!resolve_tcp(addr, RESOLVE_LISTEN, -1, 0, &ais, err)) {
+    if (!resolve_tcp(addr, RESOLVE_LISTEN, -1, g_get_monotonic_time() + LOOKUP_TIMEOUT_US, &ais,
+                     err)) {
         return NULL;
     }
     several = ais && ais->ai_next;

@@ -45,12 +45,16 @@ static bool fd_check(const char *name, int fd, bool writing, GError **err)
     return true;
 }
 
-static bool fd_check_socket(const char *name, bool stream, GError **err)
+static bool fd_check_socket(const char *name, bool stream, bool listening, GError **err)
 {
-    if (!stream) {
-        error_set(err, FERRY_ERROR_USER, "The socket of %s is not a stream socket", name);
+    if (!stream || listening) {
+        error_set(err, FERRY_ERROR_USER,
+                  stream ? "The socket of %s listens: pass a connected one"
+                         : "The socket of %s is not a stream socket",
+                  name);
+        return false;
     }
-    return stream;
+    return true;
 }
 
 /*
@@ -89,7 +93,7 @@ static struct channel *fd_channel(const char *name, int fd, bool writing, GError
         return NULL; /* nothing there to close */
     }
     if (socket_inspect(fd, &listening, &stream)) {
-        if (fd_check_socket(name, stream && !listening, err)) {
+        if (fd_check_socket(name, stream, listening, err)) {
             return channel_new_socket(name, fd, err);
         }
     } else if (fd_check(name, fd, writing, err)) {
