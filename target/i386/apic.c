@@ -4,10 +4,12 @@
  *
  * The timer. KVM's page has the initial and the current count; the stream has the initial count and
  * when it was loaded, on the virtual clock. (QEMU under KVM gives the time of saving instead, so
- * that from it a timer begins a whole period again.) KVM restarts the timer from the current count;
- * a one-shot timer that had fired has a current count of 0 and KVM would fire it once more, so it
- * gets an initial count of 0, which means stopped, and what the guest wrote is remembered in
- * expired_count for the next save.
+ * that from it a timer begins a whole period again.) KVM restarts the timer from the current count.
+ *
+ * A one-shot timer that has fired has a current count of 0, and from that KVM fires it at once.
+ * That is wanted: between its firing and the request bit (IRR) the interrupt is in a place of KVM's
+ * that nobody can read, and the timer goes on while the vCPUs are stopped. A guest bears a tick too
+ * many; one too few may be the last thing it waits for.
  */
 #include <string.h>
 
@@ -82,9 +84,6 @@ static void timer_from_kvm(struct x86_cpu *cpu, struct apic_state *a, uint32_t c
 
     a->timer_expiry = -1;
     a->initial_count_load_time = now;
-    if (!a->initial_count && cpu->expired_count && LVT_MODE(a->lvt[0]) == 0) {
-        a->initial_count = cpu->expired_count;
-    }
     if (!a->initial_count || LVT_MODE(a->lvt[0]) == LVT_TSC_DEADLINE) {
         return;
     }
@@ -156,19 +155,14 @@ bool apic_get(struct x86_cpu *cpu, struct apic_state *a, GError **err)
 bool apic_put(struct x86_cpu *cpu, const struct apic_state *a, GError **err)
 {
     struct kvm_lapic_state l = { 0 };
-    uint32_t initial = a->initial_count, left = 0;
+    uint32_t left = 0;
     int rc = kvm_vcpu_ioctl(&cpu->vcpu, KVM_GET_LAPIC, &l); /* for what the stream has not */
 
     if (rc < 0) {
         goto fail;
     }
-    cpu->expired_count = 0;
-    if (initial && LVT_MODE(a->lvt[0]) != LVT_TSC_DEADLINE) {
+    if (a->initial_count && LVT_MODE(a->lvt[0]) != LVT_TSC_DEADLINE) {
         left = timer_left(cpu->vcpu.vm, a);
-        if (!left && !(a->lvt[0] & LVT_MASKED)) {
-            cpu->expired_count = initial;
-            initial = 0;
-        }
     }
     reg_set(&l, APIC_ID, (uint32_t)a->id << 24);
     reg_set(&l, APIC_ARB, (uint32_t)a->arb_id << 24);
@@ -188,7 +182,7 @@ bool apic_put(struct x86_cpu *cpu, const struct apic_state *a, GError **err)
     reg_set(&l, APIC_ICR, a->icr[0]);
     reg_set(&l, APIC_ICR2, a->icr[1]);
     reg_set(&l, APIC_TDCR, a->divide_conf);
-    reg_set(&l, APIC_TMICT, initial);
+    reg_set(&l, APIC_TMICT, a->initial_count);
     reg_set(&l, APIC_TMCCT, left);
     rc = kvm_vcpu_ioctl(&cpu->vcpu, KVM_SET_LAPIC, &l);
     if (rc < 0) {

@@ -155,7 +155,6 @@ struct x86_cpu {
     bool late_pending; /* the TSC and what depends on it must */
     uint64_t stop_tsc; /* the TSC when the vCPUs last stopped */
     bool stop_tsc_valid;
-    uint32_t expired_count; /* the APIC timer's initial count, see apic_put() */
 };
 
 /* All processors of a machine. */

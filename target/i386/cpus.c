@@ -36,7 +36,6 @@ static void cpus_reset(void *opaque)
         apic_state_reset(cpu, &cpu->apic);
         cpu->pending = cpu->late_pending = true;
         cpu->stop_tsc_valid = false;
-        cpu->expired_count = 0;
     }
     all->loaded = false;
     all->adjust_at = 0;

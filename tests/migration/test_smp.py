@@ -35,10 +35,13 @@ class Smp(MigrationCase):
         self.check(16)
 
     def test_timers(self):
-        """Each way in which the local APIC's timer can run, and the PIT as the guest's only clock."""
-        for timer in ("oneshot", "tsc", "pit"):
+        """
+        Each way in which the local APIC's timer can run, and the PIT as the guest's only clock, so
+        fast that an interrupt is nearly always on its way when the guest is stopped.
+        """
+        for timer in ("periodic", "oneshot", "tsc", "pit"):
             with self.subTest(timer=timer):
-                src, dst = self.pair(guest=f"report=100 rate=1000 timer={timer}", smp=2)
+                src, dst = self.pair(guest=f"report=100 rate=1000 hz=2000 timer={timer}", smp=2)
                 self.move_and_check(src, dst)
                 dst.guest.wait_ticks(2)
 
