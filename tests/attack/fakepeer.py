@@ -61,8 +61,15 @@ class FakePeer:
                         return
                     self.received += len(data)
                     self.last = (self.last + data)[-64:]
+                    self._answer_ping()
         except OSError:
             pass
+
+    def _answer_ping(self):
+        """A source that ends a round asks whether all was read, and sends nothing until it knows."""
+        command, value = self.last[-9:-4], self.last[-4:]
+        if self.greeting and command == b"\x08\0\2\0\4" and value >= be32(0x10000):
+            self.sock.sendall(message(PONG, value))
 
     def wait_quiet(self, seconds=0.3):
         """Until the source has nothing more to say."""
@@ -75,6 +82,7 @@ class FakePeer:
         wait_for("end of the stream", look)
 
     def say(self, *messages):
+        wait_for("connection of the source", lambda: self.sock)
         self.sock.sendall(b"".join(messages))
 
     def close(self):
