@@ -555,27 +555,52 @@ static gpointer incoming_thread(gpointer opaque)
     return NULL;
 }
 
+static void destroy(struct incoming *in)
+{
+    listener_free(in->listener);
+    transport_address_free(in->addr);
+    if (in->cancel_fd >= 0) {
+        close(in->cancel_fd);
+    }
+    g_free(in->error);
+    g_free(in);
+}
+
 bool incoming_start(struct migration *m, struct transport_address *addr, int fd, bool exit_on_error,
                     GError **err)
 {
-    struct incoming *in;
-    struct listener *listener = transport_listen(addr, fd, err);
+    struct incoming *in = g_new0(struct incoming, 1);
 
-    if (!listener) {
-        transport_address_free(addr);
-        return false;
-    }
-    in = g_new0(struct incoming, 1);
     in->m = m;
     in->vm = m->vm;
     in->addr = addr;
-    in->listener = listener;
     in->exit_on_error = exit_on_error;
     in->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (in->cancel_fd < 0) {
+        error_set_errno(err, FERRY_ERROR_HOST, errno,
+                        "Cannot create an eventfd for the incoming migration");
+        if (fd >= 0) {
+            close(fd);
+        }
+        goto fail;
+    }
+    in->listener = transport_listen(addr, fd, err);
+    if (!in->listener) {
+        goto fail;
+    }
+    /* it wants the machine lock for the first thing that shows */
+    in->thread = g_thread_try_new("mig/incoming", incoming_thread, in, err);
+    if (!in->thread) {
+        g_prefix_error(err, "Cannot start the thread of the incoming migration: ");
+        goto fail;
+    }
     m->in = in;
     migration_set_status(m, MIGRATION_STATUS_SETUP);
-    in->thread = g_thread_new("mig/incoming", incoming_thread, in);
     return true;
+
+fail:
+    destroy(in);
+    return false;
 }
 
 void incoming_free(struct incoming *in)
@@ -598,10 +623,6 @@ void incoming_free(struct incoming *in)
     vm_unlock(in->vm);
     g_thread_join(in->thread);
     vm_lock(in->vm);
-    listener_free(in->listener);
-    transport_address_free(in->addr);
-    close(in->cancel_fd);
     in->m->in = NULL;
-    g_free(in->error);
-    g_free(in);
+    destroy(in);
 }

@@ -190,7 +190,7 @@ static gpointer reader(gpointer opaque)
     return NULL;
 }
 
-struct return_path *return_path_new(struct channel *ch)
+struct return_path *return_path_new(struct channel *ch, GError **err)
 {
     struct return_path *rp = g_new0(struct return_path, 1);
 
@@ -200,7 +200,12 @@ struct return_path *return_path_new(struct channel *ch)
     rp->in = in_new_channel(ch);
     mutex_init(&rp->lock);
     cond_init(&rp->cond);
-    rp->thread = g_thread_new("mig/return", reader, rp);
+    rp->thread = g_thread_try_new("mig/return", reader, rp, err);
+    if (!rp->thread) {
+        g_prefix_error(err, "Cannot start the thread of the return path: ");
+        return_path_free(rp);
+        return NULL;
+    }
     return rp;
 }
 
@@ -210,7 +215,9 @@ void return_path_free(struct return_path *rp)
         return;
     }
     channel_shutdown(rp->ch);
-    g_thread_join(rp->thread);
+    if (rp->thread) {
+        g_thread_join(rp->thread);
+    }
     in_free(rp->in);
     channel_unref(rp->ch);
     g_clear_error(&rp->error);

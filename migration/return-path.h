@@ -14,8 +14,8 @@ enum return_wait {
     RETURN_WAIT_SHUT,       /* SHUT 0 */
 };
 
-/* Source: starts the reader. */
-struct return_path *return_path_new(struct channel *ch);
+/* Source: starts the reader. NULL and *err where the host has no thread left. */
+struct return_path *return_path_new(struct channel *ch, GError **err);
 /* Ends it; the channel has been shut down. */
 void return_path_free(struct return_path *rp);
 /* False and *err when the path has broken, or the destination said that it failed (PEER, with its

@@ -149,7 +149,10 @@ static bool open_return_path(struct outgoing *out, GError **err)
                   channel_name(out->ch));
         return false;
     }
-    out->rp = return_path_new(out->ch);
+    out->rp = return_path_new(out->ch, err);
+    if (!out->rp) {
+        return false;
+    }
     put_command(out->o, STREAM_CMD_OPEN_RETURN_PATH, NULL, 0);
     outgoing_ping(out, STREAM_PING_START);
     outgoing_ping(out, FERRY_PING_MAGIC);
@@ -552,9 +555,18 @@ bool outgoing_start(struct migration *m, struct transport_address *addr, int fd,
     out->stats.start_ns = migration_now_ns();
     out->stats.expected_downtime_ms = (int64_t)m->options.downtime_limit;
     migration_options_get(m, &out->options);
+    /* it wants the machine lock for the first thing that shows */
+    out->thread = g_thread_try_new("migration", outgoing_thread, out, err);
+    if (!out->thread) {
+        g_prefix_error(err, "Cannot start the migration's thread: ");
+        if (fd >= 0) {
+            close(fd);
+        }
+        outgoing_free(out);
+        return false;
+    }
     m->out = out;
     migration_set_status(m, MIGRATION_STATUS_SETUP);
-    out->thread = g_thread_new("migration", outgoing_thread, out);
     return true;
 }
 

@@ -159,7 +159,8 @@ void kvm_ring_start(struct kvm *kvm)
 {
     if (!kvm->reaper) {
         kvm->reaper_quit = false;
-        kvm->reaper = g_thread_new("kvm-ring-reaper", reaper_thread, kvm);
+        /* without it (the host has no thread left) full rings are emptied by their vCPUs */
+        kvm->reaper = g_thread_try_new("kvm-ring-reaper", reaper_thread, kvm, NULL);
     }
 }
 
