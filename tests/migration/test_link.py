@@ -65,7 +65,12 @@ class Cut(MigrationCase):
         migrate.hold(src, "device")
         migrate.start(src, relay.uri)
         migrate.wait_held(src, "device")
-        return relay, relay.passed["fwd"]
+        # what was sent may still be on its way through the relay
+        passed = -1
+        while passed != relay.passed["fwd"]:
+            passed = relay.passed["fwd"]
+            time.sleep(0.2)
+        return relay, passed
 
     def test_every_part_of_the_end(self):
         """Cuts in device state, end of stream and description: the guest stays, as it was."""
