@@ -65,12 +65,11 @@ class Cut(MigrationCase):
         migrate.hold(src, "device")
         migrate.start(src, relay.uri)
         migrate.wait_held(src, "device")
-        # what was sent may still be on its way through the relay
-        passed = -1
-        while passed != relay.passed["fwd"]:
-            passed = relay.passed["fwd"]
-            time.sleep(0.2)
-        return relay, passed
+        # what the source has written may still be on its way through the relay
+        written = migrate.info(src)["ram"]["transferred"]
+        relay.wait_passed(written)
+        self.assertEqual(relay.passed["fwd"], written)
+        return relay, written
 
     def test_every_part_of_the_end(self):
         """Cuts in device state, end of stream and description: the guest stays, as it was."""
