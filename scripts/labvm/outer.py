@@ -27,6 +27,11 @@ PR_SET_PDEATHSIG = 1
 APPEND = ("console=ttyS0 panic=-1 tsc=reliable mitigations=off nokaslr no_timer_check "
           "random.trust_cpu=on rcupdate.rcu_expedited=1 8250.nr_uarts=1 loglevel=4")
 
+TRACING = "/sys/kernel/tracing"
+TRACE_EVENTS = ("kvm_exit", "kvm_page_fault", "kvm_inj_exception", "kvm_inj_virq")
+TRACE_ON = (f"mount -t tracefs none {TRACING}; echo 2048 >{TRACING}/buffer_size_kb; for event in "
+            f"{' '.join(TRACE_EVENTS)}; do echo 1 >{TRACING}/events/kvm/$event/enable; done")
+
 
 def tail(path, size=TAIL):
     """The end of a log file, as text."""
@@ -92,7 +97,13 @@ class Outer:
         os.unlink(self.initrd)  # it is in the machine's memory now
         self.boot_seconds = time.monotonic() - self.started
         self.link.run("[ -c /dev/kvm ]", 10)
+        self.link.run(TRACE_ON, 20)
         return self
+
+    def trace(self):
+        """What KVM did last: a guest that has died cannot tell why, but its exits can."""
+        return self.link.run(f"echo 0 >{TRACING}/tracing_on; tail -n 20000 {TRACING}/trace; "
+                             f"echo >{TRACING}/trace; echo 1 >{TRACING}/tracing_on", 60)
 
     def deadline(self, seconds, reason):
         """Kills the machine in so many seconds, unless there is another deadline by then; None: no

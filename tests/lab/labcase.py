@@ -19,9 +19,8 @@ os.environ.setdefault("FERRY_TEST_TIMEOUT_FACTOR", "3")
 
 from ferrytest import migrate  # noqa: E402
 from labvm import packages, session  # noqa: E402
-from labvm.link import LinkDown  # noqa: E402
 from labvm.runner import LONG  # noqa: E402
-from labmachine import FERRY, QEMU, Machine  # noqa: E402,F401
+from labmachine import FERRY, NEWER_QEMU, QEMU, Machine  # noqa: E402
 
 LIMIT = 240.0  # seconds, of a case
 
@@ -43,14 +42,14 @@ class LabCase(unittest.TestCase):
     def run(self, result=None):
         if result is None:
             result = self.defaultTestResult()
-        before = _failures(result)
+        self._result, self._before = result, _failures(result)
         self.machines = []
         self._links = 0
         self.outer = self.folder = None
         try:
             return super().run(result)
         finally:
-            if _failures(result) > before:
+            if _failures(result) > self._before:
                 self._show_logs()
             if self.outer:
                 self.outer.deadline(None, "")
@@ -67,6 +66,15 @@ class LabCase(unittest.TestCase):
         self.folder = "/tmp/" + re.sub(r"\W", "-", short)[-40:]
         self.outer.link.run(f"rm -rf {self.folder}; mkdir -p {self.folder}")
         self.addCleanup(self._clean)
+
+    def tearDown(self):
+        """Before the machines are ended: what KVM did last, when the case has failed."""
+        if _failures(self._result) > self._before and self.outer.alive:
+            try:
+                with open(self.log("kvm-trace"), "w", encoding="utf-8") as f:
+                    f.write(self.outer.trace())
+            except AssertionError as error:
+                print(f"No trace of KVM: {error}", file=sys.stderr)
 
     def _clean(self):
         if self.outer.alive:
@@ -141,4 +149,4 @@ class LabCase(unittest.TestCase):
         return tick
 
 
-__all__ = ["FERRY", "LabCase", "LinkDown", "QEMU", "long", "migrate"]
+__all__ = ["FERRY", "LabCase", "NEWER_QEMU", "QEMU", "long", "migrate"]

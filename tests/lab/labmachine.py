@@ -46,14 +46,15 @@ class Machine:
       append    more for the kernel's command line
       initrd    "inner", or "stress" for one with stress-ng; None: no kernel at all
       kernel    another kernel, with append as its whole command line and no initrd
-      shared    memory is a file, .ram_path
+      shared    memory is a file, .ram_path; a path: that of another machine, which is not emptied
+      paused    -S
       incoming  argument of -incoming
       extra     further arguments
     """
 
     def __init__(self, case, *extra, program=FERRY, name=None, machine="rtc=on", smp=1, cpu="host",
                  memory=128, accel="kvm", job="", append="", initrd="inner", kernel=None,
-                 shared=False, incoming=None):
+                 shared=False, incoming=None, paused=False):
         self.case, self.link = case, case.outer.link
         number = len(case.machines)
         self.name = name or f"vm{number}"
@@ -74,7 +75,8 @@ class Machine:
                 "-chardev", "stdio,id=serial0,signal=off", "-serial", "chardev:serial0",
                 "-qmp", f"unix:{base}.qmp,server=on,wait=off"]
         if shared:
-            self.ram_path = f"/dev/shm/{os.path.basename(case.folder)}-{number}.ram"
+            self.ram_path = shared if isinstance(shared, str) else \
+                f"/dev/shm/{os.path.basename(case.folder)}-{number}.ram"
             argv += ["-object", f"memory-backend-file,id=ram0,size={memory}M,share=on,"
                                 f"mem-path={self.ram_path}", "-machine", "memory-backend=ram0"]
         if kernel:
@@ -85,6 +87,8 @@ class Machine:
                      "-append", " ".join(filter(None, [APPEND, append, quoted]))]
         if incoming:
             argv += ["-incoming", incoming]
+        if paused:
+            argv += ["-S"]
         argv += extra
         self.argv = argv
         self._serial_log = open(self.log + ".serial", "wb")

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""No page is lost: both memories are compared while neither side runs."""
+
+from labcase import LabCase, long, migrate
+from labmachine import fields
+
+# Writes memory in several ways: processes come and go, files are written, tmpfs grows.
+JOB = ("ticker 50 500 & vectors 1000 & while :; do dd if=/dev/urandom of=/tmp/x bs=4k count=200 "
+       "2>/dev/null; cp /tmp/x /tmp/y; rm /tmp/y; done &")
+
+
+class Memory(LabCase):
+    def moves_exactly(self, moves, job=JOB, smp=2, **options):
+        """
+        Each destination is paused when the guest arrives. What may differ then are clock pages of
+        KVM's own, which it writes when a vCPU's state is loaded.
+        """
+        options = {"smp": smp, "shared": True, **options}
+        src = self.machine(job=job, **options).wait_up()
+        src.ticks(2)
+        for _ in range(moves):
+            dst, uri = self.destination(paused=True, **options)
+            migrate.set_capabilities(src, return_path=True)
+            migrate.start(src, uri, downtime_limit=2000)
+            done = migrate.wait_status(src, "completed")
+            dst.wait_state("paused")
+            said = self.sh(f"/lab/bin/pagediff {src.ram_path} {dst.ram_path}", 60, check=False)
+            pages = [fields(line) for line in said.splitlines() if line.startswith("PAGE")]
+            self.assertIn("compared ", said)
+            self.assertLessEqual(len(pages), smp, said)
+            for page in pages:
+                self.assertLess(int(page["count"]), 64, said)
+            self.note(f"{done['ram']['dirty-sync-count']} rounds, {done['ram']['normal']} pages, "
+                      f"{done['total-time']} ms, {len(pages)} pages differ")
+            src.quit()
+            dst.cmd("cont")
+            dst.mailbox = src.mailbox
+            self.check_well(dst)
+            src = dst
+        return src
+
+    def test_dirty_log(self):
+        self.moves_exactly(2)
+
+    def test_dirty_ring(self):
+        """A ring that is small enough to fill up again and again."""
+        accel = "kvm,dirty-ring-size=1024"
+        vm = self.moves_exactly(2, accel=accel)
+        self.assertEqual(vm.cmd("x-query-dirty-tracking")["backend"], "dirty-ring")
+
+    @long
+    def test_one_cpu(self):
+        self.moves_exactly(4, smp=1)
+
+
+class Workload(LabCase):
+    """The guest of the other tests, which counts its own bad words, at full speed of ring 0."""
+
+    def moves(self, accel):
+        options = {"kernel": "/lab/workload.elf", "append": "rate=max pattern=random report=200",
+                   "machine": "pit=on,pic=on,rtc=on", "smp": 2, "memory": 32, "accel": accel,
+                   "shared": True}
+        src = self.machine(**options)
+        src.line("READY ", timeout=40)
+        for _ in range(3):
+            dst, uri = self.destination(**options)
+            self.move(src, dst, uri, downtime_limit=5000)
+            start = 0
+            for _ in range(3):
+                match = dst.line("T ", start)
+                start = match.end()
+            self.assertEqual(fields(match.group(0))["bad"], "0", match.group(0))
+            self.assertNotRegex(dst.serial(), r"(?m)^(BAD|PANIC|DEV bad)")
+            src = dst
+        return src
+
+    def test_dirty_log(self):
+        self.moves("kvm")
+
+    def test_dirty_ring(self):
+        self.moves("kvm,dirty-ring-size=1024")
