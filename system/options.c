@@ -32,7 +32,7 @@ static const struct option_row option_table[] = {
     { "accel", NULL, "[accel=]NAME[,PROP=VALUE...]",
       "what runs the vCPUs: kvm (the default) or qtest; kvm takes dirty-ring-size=N\n"
       "(entries per vCPU, a power of two; 0, the default, uses the dirty log) and\n"
-      "kernel-irqchip=on|split",
+      "kernel-irqchip=on",
       option_accel, NULL },
     { "enable-kvm", NULL, NULL, "the same as -accel kvm", option_enable_kvm, NULL },
     { "cpu", NULL, "MODEL[,+FEATURE][,-FEATURE][,PROP=VALUE...]",
