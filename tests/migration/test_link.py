@@ -80,10 +80,9 @@ class Cut(MigrationCase):
         for share in (0, 0, 0, 0, 0.0005, 0.01, 0.1, 0.3, 0.5, 0.7, 0.95, 0.999, 1):
             with self.subTest(share=share):
                 relay, before = self.to_the_stop(src)
+                relay.stall("ret")  # no READY: everything but GO passes, whatever the length
                 if measured == 3:
                     relay.cut_after(fwd=before + int((tail - 13) * share) - 64 * (share == 1))
-                else:
-                    relay.stall("ret")  # no READY: everything but GO passes
                 migrate.release(src)
                 if measured < 3:
                     # nothing follows the description until READY
@@ -93,6 +92,9 @@ class Cut(MigrationCase):
                     tail = length if measured < 2 else min(tail, length)
                     measured += 1
                     relay.cut()
+                else:
+                    time.sleep(0.5)
+                    relay.cut()  # where the stream was shorter than the place of the cut
                 info = migrate.wait_status(src, "failed")
                 relay.close()
                 self.assertTrue(info["error-desc"])
