@@ -405,7 +405,7 @@ bool ram_load_section(struct ram_load *rl, struct stream_in *in, GError **err)
 
         switch (flags & ~RAM_FLAG_CONTINUE) {
         case RAM_FLAG_EOS:
-            return true;
+            return rl->listed || bad(in, err, "memory without a list of its blocks");
         case RAM_FLAG_MEM_SIZE:
             if (!load_list(rl, in, offset, err)) {
                 return false;

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Damaged streams (scripts/streamdecode/hostile.py) into whole processes. Each is taken, or refused
+with one sentence and status 1; nothing hangs or crashes. What is missing is named.
+"""
+
+import os
+import random
+import subprocess
+import sys
+
+SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+sys.path.insert(0, os.path.join(SOURCE, "tests", "migration"))
+sys.path.insert(0, os.path.join(SOURCE, "scripts"))
+
+from ferrytest import ferry_binary, is_sanitized, migrate, scaled
+from migrationcase import DEVICES, MigrationCase
+from streamdecode import hostile
+
+MACHINE = ["-nodefaults", "-display", "none", "-M", f"microvm,{DEVICES}", "-accel", "kvm",
+           "-cpu", "host", "-m", "16", "-smp", "2", "-serial", "null", "-S"]
+MEMORY = ["-object", "memory-backend-ram,id=ram0,size=16M", "-machine", "memory-backend=ram0"]
+REFUSED = "ferry-system-x86_64: load of migration failed: "
+QUESTIONS = b'{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n'
+
+
+class Streams(MigrationCase):
+    def setUp(self):
+        super().setUp()
+        src = self.vm(name="source", guest="report=100 rate=100 mem=64K")
+        src.guest.wait_ready()
+        migrate.start(src, "file:" + self.path("good"))
+        migrate.wait_status(src, "completed")
+        src.quit()
+        with open(self.path("good"), "rb") as f:
+            self.good = f.read()
+
+    def load(self, data, *options):
+        """What the process says, or None when it takes the stream."""
+        path = self.path("stream")
+        with open(path, "wb") as f:
+            f.write(data)
+        argv = [ferry_binary(), *(options or MACHINE), *MEMORY, "-incoming", f"file:{path}",
+                "-qmp", f"unix:{self.path('qmp')},server=on,wait=off"]
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE) as process:
+            try:
+                said = process.communicate(timeout=scaled(0.5))[1].decode(errors="replace")
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                said = process.communicate(timeout=scaled(20))[1].decode(errors="replace")
+        if process.returncode == 0:
+            self.assertIn("terminating on signal", said)
+            return None
+        self.assertEqual(process.returncode, 1, said)
+        self.assertTrue(said.startswith(REFUSED), said)
+        self.assertEqual(said.count("\n"), 1, said)
+        return said[len(REFUSED):-1]
+
+    def named(self, *wanted):
+        found = dict(hostile.mutations(self.good))
+        return {label: found[label] for label in found if any(w in label for w in wanted)}
+
+    def test_nothing_but_an_end(self):
+        header = self.good[:20]
+        self.assertEqual(header[-7:], b"microvm")
+        self.assertIn("before all of the memory has come", self.load(header + b"\0"))
+
+    def test_missing_devices(self):
+        """Each device in turn. Those that a good stream may lack are not missed."""
+        dropped = self.named("dropped")
+        self.assertGreater(len(dropped), 10)
+        for label, data in dropped.items():
+            with self.subTest(label=label):
+                said = self.load(data)
+                if "kvmclock" in label or "globalstate" in label:
+                    self.assertIsNone(said)
+                else:
+                    self.assertIn("lacks the state of", said)
+
+    def test_missing_memory(self):
+        for label, wanted in (("block list empty", "no memory 'ram0'"), ("block left out", "no memory 'ram0'"),
+                              ("no block list", "without a list of its blocks"),
+                              ("no RAM start", "Unknown savevm section"),
+                              ("no RAM end", "before all of the memory has come")):
+            with self.subTest(label=label):
+                self.assertIn(wanted, self.load(self.named(label)[label]))
+
+    def test_other_machine(self):
+        """More vCPUs or devices than the source has."""
+        more = [("3" if a == "2" else a) for a in MACHINE]
+        self.assertIn("lacks the state of 'cpu", self.load(self.good, *more))
+        less = [a.replace(",isa-serial=on", ",isa-serial=off") for a in MACHINE]
+        self.assertIn("'serial'", self.load(self.good, *less))
+
+    def test_sample(self):
+        rng = random.Random(8)
+        streams = [*hostile.mutations(self.good), *hostile.truncations(self.good)]
+        for label, data in rng.sample(streams, 20 if is_sanitized() else 60):
+            with self.subTest(label=label):
+                self.load(data)
