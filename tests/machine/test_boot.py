@@ -9,7 +9,7 @@ import subprocess
 import time
 import unittest
 
-from ferrytest import TestCase, Timeout, ferry_binary, have_kvm, scaled
+from ferrytest import DEVSTATE, TestCase, Timeout, ferry_binary, have_kvm, scaled
 from ferrytest.machine import guest_image
 
 DEVICES = "pit=on,pic=on,rtc=on,isa-serial=on"
@@ -34,7 +34,7 @@ def read_until(fd, pattern, timeout=None):
 @unittest.skipUnless(have_kvm(), "No /dev/kvm")
 class Cpus(TestCase):
     def check(self, smp):
-        vm = self.ferry(guest="report=100 rate=5000 pattern=random data=mixed devstate=1 devms=200",
+        vm = self.ferry(guest=f"report=100 rate=5000 pattern=random data=mixed {DEVSTATE}",
                         ram="shm", smp=smp, memory=32, machine=DEVICES)
         self.assertEqual(vm.guest.wait_ready()["cpus"], smp)
         vm.guest.wait_work()

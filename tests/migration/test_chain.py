@@ -3,7 +3,7 @@
 
 import time
 
-from ferrytest import is_sanitized, migrate
+from ferrytest import DEVSTATE, is_sanitized, migrate
 from migrationcase import MigrationCase
 
 MOVES = 10
@@ -41,7 +41,7 @@ class Chain(MigrationCase):
 
     def test_ten_moves(self):
         seq = 0
-        for vm in self.chain("report=50 rate=20000 pattern=random data=mixed devstate=1 devms=200",
+        for vm in self.chain(f"report=50 rate=20000 pattern=random data=mixed {DEVSTATE}",
                              memory=24):
             self.assertGreaterEqual(vm.guest.header("seq"), seq)
             seq = vm.guest.header("seq")

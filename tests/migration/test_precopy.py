@@ -4,7 +4,7 @@
 import os
 import socket
 
-from ferrytest import QmpError, migrate, wait_for
+from ferrytest import DEVSTATE, QmpError, migrate, wait_for
 from migrationcase import MigrationCase
 
 # A guest that uses no clock of KVM's, whose page a destination writes anew.
@@ -196,7 +196,7 @@ class Transports(MigrationCase):
 class Guests(MigrationCase):
     def test_busy_guest_with_all_devices(self):
         """Memory of every kind, written all over, and device state that the guest watches."""
-        self.pair(guest="report=100 rate=20000 pattern=random data=mixed devstate=1 devms=200",
+        self.pair(guest=f"report=100 rate=20000 pattern=random data=mixed {DEVSTATE}",
                   memory=48, smp=2)
         self.src.serial_line("DEV ok")
         done = self.move_and_check(self.src, self.dst)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Guests of 1 to 16 vCPUs move with the state of every CPU and device that they watch."""
 
+from ferrytest import DEVSTATE
 from migrationcase import MigrationCase
 
 
 class Smp(MigrationCase):
     def check(self, smp, arguments="", **options):
-        src, dst = self.pair(guest=f"report=100 rate=5000 devstate=1 devms=200 {arguments}", smp=smp,
+        src, dst = self.pair(guest=f"report=100 rate=5000 {DEVSTATE} {arguments}", smp=smp,
                              memory=32, **options)
         src.serial_line("DEV ok")
         self.assertEqual(src.guest.header("cpus"), smp)

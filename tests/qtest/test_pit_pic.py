@@ -5,7 +5,7 @@ registers but the guest's own (its devstate=1 reads them back); under qtest they
 stream and no registers. What is left to see from here: that the options make them or leave them out.
 """
 
-from ferrytest import TestCase
+from ferrytest import DEVSTATE, TestCase
 from sidebyside import QTestCase
 
 
@@ -55,7 +55,7 @@ class Guest(TestCase):
     """The registers, as a guest reads and writes them."""
 
     def test_guest_reads_back(self):
-        vm = self.ferry(guest="report=200 devstate=1 devms=200", ram="shm", memory=16, smp=2,
+        vm = self.ferry(guest=f"report=200 {DEVSTATE}", ram="shm", memory=16, smp=2,
                         machine="pit=on,pic=on,rtc=on,isa-serial=on")
         vm.guest.wait_ready()
         items = vm.serial_line("DEV items=").group(0)

@@ -18,11 +18,12 @@ FERRY_TEST_KEEP=1 keeps the temporary folders.
 
 from .case import TestCase
 from .deadline import DEADLINE, Timeout, scaled, wait_for
-from .guest import Guest
+from .guest import DEVSTATE, Guest
 from .machine import QEMU, Ferry, ferry_binary, have_kvm, is_sanitized
 from .qmp import Qmp, QmpError
 from .qtest import QTest, QTestError
 from .relay import Relay
 
-__all__ = ["DEADLINE", "Ferry", "Guest", "QEMU", "QTest", "QTestError", "Qmp", "QmpError", "Relay",
-           "TestCase", "Timeout", "ferry_binary", "have_kvm", "is_sanitized", "scaled", "wait_for"]
+__all__ = ["DEADLINE", "DEVSTATE", "Ferry", "Guest", "QEMU", "QTest", "QTestError", "Qmp",
+           "QmpError", "Relay", "TestCase", "Timeout", "ferry_binary", "have_kvm", "is_sanitized",
+           "scaled", "wait_for"]

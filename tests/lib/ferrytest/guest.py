@@ -8,12 +8,16 @@ import os
 import re
 import sys
 
-from .deadline import wait_for
+from .deadline import FACTOR, wait_for
 from .machine import source_dir
 
 sys.path.insert(0, os.path.join(source_dir(), "tests", "guest"))
 
 from guest_mailbox import Mailbox, check, file_offset  # noqa: E402
+
+# Arguments that make the guest watch the state of its devices. It wants each clock to have ticked
+# between two looks, which takes longer where the machine is slow.
+DEVSTATE = f"devstate=1 devms={int(200 * FACTOR)}"
 
 # What the guest prints when something is wrong with it or its machine.
 COMPLAINTS = re.compile(r"^(BAD |PANIC|DEV bad|ARG bad|UNTOUCHED .*bad=[1-9]).*", re.M)
