@@ -2,6 +2,10 @@
 """
 The outer machine: an emulated AMD host with nested paging, whose kernel's KVM is complete.
 
+It has one CPU: with two, QEMU's emulation of nested paging (7.2 and 10.0) now and then uses a
+translation that another CPU has taken away, and a guest, or the outer kernel, finds its memory
+corrupted, whichever VMM runs the guest. Inner guests may have several; their vCPUs take turns.
+
 It boots once and is driven through the agent. It dies with this process, whatever happens to it, and
 at its deadline; whoever waits for something inside then gets LinkDown. Its logs stay in the run's
 folder: outer.serial (kernel and init), outer.stderr (the emulator).
@@ -50,7 +54,7 @@ def _die_with_parent():
 class Outer:
     """Starts at once; boot() waits until the agent is there."""
 
-    def __init__(self, emulator, kernel, initrd, run_dir, smp=2, memory=3072, append=""):
+    def __init__(self, emulator, kernel, initrd, run_dir, smp=1, memory=3072, append=""):
         self.emulator, self.run_dir, self.initrd = emulator, run_dir, initrd
         self.started = time.monotonic()
         self.boot_seconds = None

@@ -75,7 +75,7 @@ def outer():
         _boots += 1
         images = Images(settings["source_dir"], settings["build_dir"], settings["binary"])
         emulator, kernel, initrd = images.make(folder)
-        _outer = Outer(emulator, kernel, initrd, folder, smp=settings.get("smp", 2),
+        _outer = Outer(emulator, kernel, initrd, folder, smp=settings.get("smp", 1),
                        memory=settings.get("memory", 3072), append=settings.get("append", ""))
         _outer.boot()
     return _outer

@@ -27,6 +27,7 @@ class Live(LabCase):
         self.assertIn(int(first.group(1)) - last, (1, 2), "Lines were lost or came twice")
         return dst, done
 
+    @long
     def test_one_cpu(self):
         self.moves_on(self.guest())
 
@@ -35,9 +36,10 @@ class Live(LabCase):
         self.assertEqual(dst.ticks(1)["cpus"], "2")
         self.assertGreater(done["ram"]["normal"], 1000)
 
+    @long
     def test_without_acpi(self):
-        machine = "rtc=on,acpi=off"
-        self.moves_on(self.guest(machine=machine), machine=machine)
+        options = {"machine": "rtc=on,acpi=off", "cpu": "qemu64"}  # see test_boot.py
+        self.moves_on(self.guest(**options), **options)
 
     def chain(self, moves, **options):
         """
@@ -125,6 +127,7 @@ class Save(LabCase):
             self.check_well(dst)
             dst.quit()
 
+    @long
     def test_file(self):
         src = self.machine(job=TICKER).wait_up()
         src.ticks(2)
