@@ -51,7 +51,7 @@ class Work(LabCase):
         self.check_well(dst)
 
     def moves_with_registers(self, **options):
-        src = self.machine(job="ticker 20 500 & nice -n 19 vectors 500 &", smp=2, **options).wait_up()
+        src = self.machine(job="ticker 20 500 & vectors 500 &", smp=2, **options).wait_up()
         avx = fields(src.line("VECTORS ").group(0))["avx"]
         dst, uri = self.destination(smp=2, **options)
         self.move(src, dst, uri)
