@@ -10,28 +10,15 @@ sources alone. Without it the installed one serves, and the tests that need AVX 
 The same program is the second peer inside (image.py).
 """
 
-import glob
 import os
-import re
 import shutil
-import time
 
-from .packages import Missing, run, say
+from debcache import backports
+from debcache.backports import FIRMWARE, NAME, version
 
-NAME = "qemu-system-x86_64"
+from .packages import Missing, say
+
 WANTED = 10
-SUITE = "bookworm-backports"
-PACKAGES = ("qemu-system-x86", "qemu-system-common", "qemu-system-data")
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
-MIRROR = "http://deb.debian.org/debian"
-FIRMWARE = ("/usr/share/qemu", "/usr/share/seabios")
-RETRY = 24 * 3600  # seconds after which a fetch that failed is tried again
-
-
-def version(program):
-    """(10, 0), or None when it does not run."""
-    found = re.search(r"version (\d+)\.(\d+)", run(program, "--version") or "")
-    return (int(found.group(1)), int(found.group(2))) if found else None
 
 
 class Emulator:
@@ -44,8 +31,7 @@ class Emulator:
         for folder in FIRMWARE:
             self.arguments += ["-L", folder]
         if root:
-            # it would look for modules where those of the installed version are
-            self.env["QEMU_MODULE_DIR"] = os.path.join(root, "usr/lib/x86_64-linux-gnu/qemu")
+            self.env["QEMU_MODULE_DIR"] = backports.module_dir(root)
 
     @property
     def has_avx(self):
@@ -53,52 +39,14 @@ class Emulator:
         return self.version[0] >= WANTED
 
 
-def _fetch(folder):
-    """Unpacks the packages into `folder`; False when that cannot be."""
-    work = f"{folder}.{os.getpid()}.new"
-    shutil.rmtree(work, ignore_errors=True)
-    for part in ("lists/partial", "cache/archives/partial", "debs", "root"):
-        os.makedirs(os.path.join(work, part))
-    sources = os.path.join(work, "sources.list")
-    with open(sources, "w", encoding="ascii") as f:
-        f.write(f"deb [signed-by={KEYRING}] {MIRROR} {SUITE} main\n")
-    apt = ["apt-get", "-q", "-o", f"Dir::Etc::sourcelist={sources}",
-           "-o", "Dir::Etc::sourceparts=-", "-o", f"Dir::State::lists={work}/lists",
-           "-o", f"Dir::Cache={work}/cache", "-o", "Acquire::Retries=3"]
-    debs = os.path.join(work, "debs")
-    try:
-        say(f"fetching {NAME} of {SUITE}")
-        if run(*apt, "update", timeout=300) is None or \
-                run(*apt, "download", *PACKAGES, timeout=600, cwd=debs) is None:
-            return False
-        for deb in glob.glob(os.path.join(debs, "*.deb")):
-            if run("dpkg", "-x", deb, os.path.join(work, "root"), timeout=300) is None:
-                return False
-        if not version(os.path.join(work, "root", "usr/bin", NAME)):
-            return False  # this host has not the libraries it needs
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(os.path.join(work, "root"), folder)
-        return True
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
 def backport(cache):
     """The one from backports, or None. The cache is locked."""
-    root = os.path.join(cache, "packages", "backports")
-    program = os.path.join(root, "usr/bin", NAME)
-    if os.path.exists(program):
-        return Emulator(program, root)
-    note = os.path.join(cache, "backports-failed")
-    if os.path.exists(note) and time.time() - os.path.getmtime(note) < RETRY:
+    try:
+        root = backports.get(cache)
+    except Missing as wrong:
+        say(f"{wrong}; the installed {NAME} serves, without AVX inside")
         return None
-    os.makedirs(os.path.dirname(root), exist_ok=True)
-    if shutil.which("apt-get") and _fetch(root):
-        return Emulator(program, root)
-    say(f"no {NAME} of {SUITE} to be had; the installed one serves, without AVX inside")
-    with open(note, "w", encoding="ascii"):
-        pass
-    return None
+    return Emulator(os.path.join(root, "usr/bin", NAME), root)
 
 
 def installed():

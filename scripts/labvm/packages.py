@@ -7,14 +7,13 @@ A package is fetched once. `scripts/lab update` asks for newer versions; without
 filled needs no network. Whoever fills the cache holds its lock.
 """
 
-import contextlib
-import fcntl
 import glob
 import os
 import re
 import shutil
-import subprocess
 import sys
+
+from debcache.cache import Missing, cache_dir, locked, run  # noqa: F401
 
 KERNEL = "linux-image-cloud-amd64"
 # What each package is for: busybox-static is both machines' user space, the other two work in the
@@ -22,43 +21,8 @@ KERNEL = "linux-image-cloud-amd64"
 PACKAGES = (KERNEL, "busybox-static", "memtester", "stress-ng")
 
 
-class Missing(Exception):
-    """Something the lab is made of cannot be had; the text says what to do."""
-
-
 def say(text):
     print(f"lab: {text}", file=sys.stderr, flush=True)
-
-
-def cache_dir(source_dir):
-    """$XDG_CACHE_HOME/ferry/lab where that variable is set, else a folder of the build."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return os.path.join(home, "ferry", "lab") if home else os.path.join(source_dir, "build",
-                                                                        "lab-cache")
-
-
-@contextlib.contextmanager
-def locked(folder):
-    """One process at a time fills the cache."""
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another process that fills {folder}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def run(*argv, timeout=60, **options):
-    """Output of a command, or None when it fails."""
-    try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=timeout, check=True,
-                              env={**os.environ, "LC_ALL": "C"}, text=True, **options)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
 
 
 def is_installed(package):
