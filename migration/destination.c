@@ -516,16 +516,55 @@ static bool stop_listening(struct incoming *in)
     return listened;
 }
 
+static void load_begin(struct load *l, struct incoming *in)
+{
+    *l = (struct load){ .in = in, .vm = in->vm };
+    l->ram = ram_load_new(in->vm);
+    l->devices = savevm_load_new(in->vm->savevm);
+    ram_load_zero(l->ram);
+}
+
+static bool load_from(struct load *l, struct channel *ch, GError **err)
+{
+    GError *error = NULL;
+
+    l->s = in_new_channel(ch);
+    if (!load_all(l, &error)) {
+        send_failure(l, error);
+    }
+    g_clear_pointer(&l->s, in_free);
+    if (error) {
+        g_propagate_error(err, error);
+        return false;
+    }
+    return true;
+}
+
+static void load_end(struct load *l)
+{
+    ram_load_free(l->ram);
+    savevm_load_free(l->devices);
+}
+
+bool incoming_load(struct incoming *in, struct channel *ch, GError **err)
+{
+    struct load l;
+
+    in->ch = ch;
+    load_begin(&l, in);
+    bool ok = load_from(&l, ch, err);
+    load_end(&l);
+    return ok;
+}
+
 static gpointer incoming_thread(gpointer opaque)
 {
     struct incoming *in = opaque;
-    struct load l = { .in = in, .vm = in->vm };
+    struct load l;
     GError *error = NULL;
     struct channel *ch;
 
-    l.ram = ram_load_new(in->vm);
-    l.devices = savevm_load_new(in->vm->savevm);
-    ram_load_zero(l.ram);
+    load_begin(&l, in);
     ch = transport_accept(in->listener, in->cancel_fd, 0, &error);
     if (ch) {
         mutex_lock(&in->m->lock);
@@ -535,18 +574,13 @@ static gpointer incoming_thread(gpointer opaque)
         }
         mutex_unlock(&in->m->lock);
         channel_set_read_timeout(ch, stop_listening(in) ? HEADER_TIMEOUT_MS : 0);
-        l.s = in_new_channel(ch);
-        if (!load_all(&l, &error)) {
-            send_failure(&l, error);
-        }
+        load_from(&l, ch, &error);
         mutex_lock(&in->m->lock);
         in->ch = NULL;
         mutex_unlock(&in->m->lock);
-        in_free(l.s);
         channel_unref(ch);
     }
-    ram_load_free(l.ram);
-    savevm_load_free(l.devices);
+    load_end(&l);
     if (error) {
         fail(in, error);
         g_error_free(error);

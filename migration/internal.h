@@ -172,6 +172,12 @@ struct incoming {
 bool incoming_start(struct migration *m, struct transport_address *addr, int fd, bool exit_on_error,
                     GError **err);
 void incoming_free(struct incoming *in);
+/*
+ * The load itself, from a connected channel to the running guest; the status must be setup. A
+ * failure is told to the source and leaves the status as it is. For tests, which have no thread and
+ * no listener. Without the machine lock.
+ */
+bool incoming_load(struct incoming *in, struct channel *ch, GError **err);
 
 /* --- vm-state.c: the sections of the machine itself --- */
 void migration_register_vm_state(struct migration *m);

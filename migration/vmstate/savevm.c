@@ -108,6 +108,18 @@ void savevm_unregister(struct savevm *s, void *opaque)
     }
 }
 
+void savevm_foreach(struct savevm *s,
+                    void (*fn)(const char *idstr, uint32_t instance_id,
+                               const struct vmstate *vmstate, void *opaque),
+                    void *opaque)
+{
+    for (unsigned i = 0; i < s->entries->len; i++) {
+        const struct entry *e = g_ptr_array_index(s->entries, i);
+
+        fn(e->idstr, e->instance_id, e->vmstate, opaque);
+    }
+}
+
 static bool save_entry(struct savevm *s, const struct entry *e, uint32_t section_id,
                        struct stream_out *o, json_t *desc, GError **err)
 {

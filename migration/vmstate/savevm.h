@@ -16,6 +16,12 @@
  */
 bool savevm_save(struct savevm *s, struct stream_out *o, json_t *desc, GError **err);
 
+/* fn is called for each entry, in stream order: what can be in a stream. */
+void savevm_foreach(struct savevm *s,
+                    void (*fn)(const char *idstr, uint32_t instance_id,
+                               const struct vmstate *vmstate, void *opaque),
+                    void *opaque);
+
 /* What a stream brought and was not put in yet. */
 struct savevm_load;
 struct savevm_load *savevm_load_new(struct savevm *s);
