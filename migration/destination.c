@@ -75,6 +75,13 @@ static bool refuse(struct load *l, GError **err, const char *fmt, ...)
     return false;
 }
 
+static void phase(struct load *l, MigrationPhase phase)
+{
+    mutex_lock(&l->in->m->lock);
+    l->in->phase = phase;
+    mutex_unlock(&l->in->m->lock);
+}
+
 /* --- commands --- */
 
 static bool command_open_return_path(struct load *l, GError **err)
@@ -342,6 +349,7 @@ static bool wait_for_go(struct load *l, GError **err)
     uint8_t type;
     uint16_t command, len;
 
+    phase(l, MIGRATION_PHASE_GO);
     channel_set_read_timeout(l->in->ch, GO_TIMEOUT_MS);
     for (;;) {
         if (!in_u8(l->s, &type, err)) {
@@ -411,6 +419,7 @@ static bool finish(struct load *l, GError **err)
     uint8_t type;
     bool ok;
 
+    phase(l, MIGRATION_PHASE_LOAD);
     migration_hold(l->in->m, MIGRATION_HOLD_POINT_INCOMING_LOADED, &l->in->cancelled);
     vm_lock(l->vm);
     ok = put_devices(l, err);
@@ -469,10 +478,12 @@ static bool load_all(struct load *l, GError **err)
     migration_options_get(l->in->m, &l->in->options); /* until now they could be changed */
     migration_set_status(l->in->m, MIGRATION_STATUS_ACTIVE);
     vm_unlock(l->vm);
+    phase(l, MIGRATION_PHASE_BEGIN);
     migration_hold(l->in->m, MIGRATION_HOLD_POINT_INCOMING_SETUP, &l->in->cancelled);
     if (!load_header(l, err)) {
         return false;
     }
+    phase(l, MIGRATION_PHASE_STREAM);
     channel_set_read_timeout(l->in->ch, 0);
     return load_records(l, err) && finish(l, err);
 }
@@ -609,6 +620,7 @@ bool incoming_start(struct migration *m, struct transport_address *addr, int fd,
     in->vm = m->vm;
     in->addr = addr;
     in->exit_on_error = exit_on_error;
+    in->phase = MIGRATION_PHASE_LISTEN;
     in->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (in->cancel_fd < 0) {
         error_set_errno(err, FERRY_ERROR_HOST, errno,

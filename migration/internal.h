@@ -18,6 +18,7 @@
 
 #include "io/channel.h"
 #include "io/transport.h"
+#include "migration/history.h"
 #include "migration/ram/save.h"
 #include "qapi/qapi-types.h"
 #include "util/sync.h"
@@ -88,7 +89,7 @@ void migration_hold(struct migration *m, MigrationHoldPoint point, atomic_bool *
 struct outgoing_stats {
     int64_t start_ns, active_ns, end_ns; /* CLOCK_MONOTONIC */
     int64_t stop_ns, downtime_ns;        /* guest stopped; 0 until then */
-    int64_t expected_downtime_ms;
+    int64_t expected_downtime_us;
     uint64_t bytes, precopy_bytes, downtime_bytes;
     double bytes_per_s; /* measured in the last round */
     uint64_t dirty_pages_per_s, pages_per_s;
@@ -122,9 +123,11 @@ struct outgoing {
                                   x86_clock_stopped_at() */
     int64_t last_sync_ns;      /* cost of the last dirty sync */
 
-    struct outgoing_stats stats;     /* m */
-    struct ram_save_stats final_ram; /* m; once `ram` is gone */
-    char *error;                     /* machine; why it failed */
+    struct outgoing_stats stats;      /* m */
+    struct migration_history history; /* m */
+    MigrationPhase phase;             /* m */
+    struct ram_save_stats final_ram;  /* m; once `ram` is gone */
+    char *error;                      /* machine; why it failed */
 };
 
 /* Starts the thread; takes addr and fd. Machine lock held. */
@@ -141,18 +144,21 @@ bool outgoing_check(struct outgoing *out, GError **err); /* cancelled? return pa
 bool outgoing_sleep(struct outgoing *out, unsigned ms);
 void outgoing_ping(struct outgoing *out, uint32_t value);
 
+/* What the run does or waits for from now on; its thread, without m. */
+void outgoing_phase(struct outgoing *out, MigrationPhase phase);
 /* switchover.c. Stops the guest, sends the rest, commits. True: the destination has the guest.
  * False: see outgoing_abort(). */
 bool switchover_run(struct outgoing *out, bool *again, GError **err);
-/*
- * Called once per round: is it time? remaining and dirtied in pages. Updates expected_downtime.
- */
+/* The pause, in microseconds, if the guest were stopped now with so many pages left; also for
+ * query-migrate. */
+int64_t switchover_expect(struct outgoing *out, uint64_t remaining_pages);
+/* Called once per round: is it time? A yes goes into the history. */
 struct switchover_judge {
     uint64_t remaining_before;
     unsigned stalled;
 };
-bool switchover_due(struct outgoing *out, struct switchover_judge *j, uint64_t remaining_pages,
-                    double bytes_per_s);
+bool switchover_due(struct outgoing *out, struct switchover_judge *j,
+                    const struct migration_round *round);
 
 /* --- incoming side: destination.c --- */
 struct incoming {
@@ -167,7 +173,8 @@ struct incoming {
     atomic_bool finished;
     struct channel *ch; /* set with m held */
     bool exit_on_error;
-    char *error; /* machine */
+    MigrationPhase phase; /* m */
+    char *error;          /* machine */
 };
 bool incoming_start(struct migration *m, struct transport_address *addr, int fd, bool exit_on_error,
                     GError **err);

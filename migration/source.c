@@ -102,6 +102,13 @@ void outgoing_abandon(struct outgoing *out)
     mutex_unlock(&out->m->lock);
 }
 
+void outgoing_phase(struct outgoing *out, MigrationPhase phase)
+{
+    mutex_lock(&out->m->lock);
+    out->phase = phase;
+    mutex_unlock(&out->m->lock);
+}
+
 /* --- from nothing to a stream --- */
 
 static bool connect_channel(struct outgoing *out, GError **err)
@@ -175,6 +182,7 @@ static bool open_return_path(struct outgoing *out, GError **err)
 
 static bool greet(struct outgoing *out, GError **err)
 {
+    outgoing_phase(out, MIGRATION_PHASE_GREETING);
     out_be32(out->o, STREAM_MAGIC);
     out_be32(out->o, STREAM_VERSION);
     configuration_save(out, out->o);
@@ -193,6 +201,7 @@ static bool setup(struct outgoing *out, GError **err)
     struct ram_save *ram = ram_save_new(out->vm);
 
     mutex_lock(&out->m->lock);
+    out->phase = MIGRATION_PHASE_SETUP;
     out->ram = ram;
     mutex_unlock(&out->m->lock);
     if (!ram_save_start_tracking(out->ram, err)) {
@@ -282,9 +291,14 @@ static bool send_round(struct outgoing *out, GError **err)
     return true;
 }
 
-static bool sync_round(struct outgoing *out, int64_t round_ns, uint64_t round_bytes, GError **err)
+/*
+ * Collects what was dirtied in the round and fills in the rest of its line; `round` has its number,
+ * beginning and bytes. What the link carried is not known exactly where nobody confirms it.
+ */
+static bool sync_round(struct outgoing *out, struct migration_round *round, GError **err)
 {
     int64_t begun = migration_now_ns();
+    int64_t round_ns = begun - out->stats.start_ns - round->began_ns;
     struct ram_save_stats rs;
 
     if (!ram_save_sync(out->ram, err)) {
@@ -299,15 +313,19 @@ static bool sync_round(struct outgoing *out, int64_t round_ns, uint64_t round_by
      * A round of a few pages, or a first one through gigabytes of zeros, measures something else
      * than the link. But what it carried, where that has been drained, the link can carry.
      */
-    double carried = (double)round_bytes / seconds;
+    double carried = (double)round->bytes / seconds;
 
-    if (round_bytes > (1u << 20) || out->stats.bytes_per_s == 0 ||
+    if (round->bytes > (1u << 20) || out->stats.bytes_per_s == 0 ||
         (out->rp && carried > out->stats.bytes_per_s)) {
         out->stats.bytes_per_s = carried;
         out->stats.pages_per_s = (uint64_t)(carried / TARGET_PAGE_SIZE);
     }
     out->stats.dirty_pages_per_s = (uint64_t)((double)rs.dirtied_last / seconds);
     mutex_unlock(&out->m->lock);
+    round->duration_ns = migration_now_ns() - out->stats.start_ns - round->began_ns;
+    round->dirtied_pages = rs.dirtied_last;
+    round->remaining_pages = rs.remaining_pages;
+    round->bytes_per_s = carried;
     if (out->options.caps[MIGRATION_CAPABILITY_EVENTS]) {
         vm_lock(out->vm);
         qapi_event_send_migration_pass(out->vm, (int64_t)rs.sync_count);
@@ -334,6 +352,7 @@ static bool drain(struct outgoing *out, GError **err)
         return false;
     }
     asked = migration_now_ns();
+    outgoing_phase(out, MIGRATION_PHASE_DRAIN);
     if (!return_path_wait_pong(out->rp, value, LINK_TIMEOUT_MS, err)) {
         return false;
     }
@@ -357,28 +376,33 @@ static bool iterate(struct outgoing *out, GError **err)
     struct switchover_judge judge = { .remaining_before = UINT64_MAX };
 
     for (;;) {
-        int64_t begun = migration_now_ns();
+        struct migration_round round = { .began_ns = migration_now_ns() - out->stats.start_ns };
         uint64_t before = out->o->bytes;
-        double bandwidth;
 
+        outgoing_phase(out, MIGRATION_PHASE_MEMORY);
         if (!send_round(out, err)) {
             return false;
         }
         if (!guest_runs(out)) {
             return true; /* nothing can be dirtied that the last sync would not find */
         }
-        if (!drain(out, err) ||
-            !sync_round(out, migration_now_ns() - begun, out->o->bytes - before, err)) {
+        if (!drain(out, err)) {
             return false;
         }
+        round.number = out->rounds;
+        round.bytes = out->o->bytes - before;
+        if (!sync_round(out, &round, err)) {
+            return false;
+        }
+        round.expected_downtime_us = switchover_expect(out, round.remaining_pages);
         mutex_lock(&out->m->lock);
-        bandwidth = out->stats.bytes_per_s;
+        history_add(&out->history, &round);
         mutex_unlock(&out->m->lock);
-        if (switchover_due(out, &judge, ram_save_remaining(out->ram), bandwidth)) {
+        if (switchover_due(out, &judge, &round)) {
             return true;
         }
         /* rounds of next to nothing only find what was dirtied while they were prepared */
-        if (out->o->bytes - before < SMALL_ROUND_BYTES && !outgoing_sleep(out, SMALL_ROUND_MS)) {
+        if (round.bytes < SMALL_ROUND_BYTES && !outgoing_sleep(out, SMALL_ROUND_MS)) {
             return outgoing_check(out, err);
         }
     }
@@ -553,7 +577,7 @@ bool outgoing_start(struct migration *m, struct transport_address *addr, int fd,
     out->fd = fd;
     out->cancel_fd = cancel_fd;
     out->stats.start_ns = migration_now_ns();
-    out->stats.expected_downtime_ms = (int64_t)m->options.downtime_limit;
+    out->stats.expected_downtime_us = (int64_t)m->options.downtime_limit * 1000;
     migration_options_get(m, &out->options);
     /* it wants the machine lock for the first thing that shows */
     out->thread = g_thread_try_new("migration", outgoing_thread, out, err);
@@ -588,6 +612,7 @@ void outgoing_free(struct outgoing *out)
         m->out = NULL;
     }
     close(out->cancel_fd);
+    history_clear(&out->history);
     transport_address_free(out->addr);
     g_free(out->error);
     g_free(out);

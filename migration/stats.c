@@ -38,6 +38,10 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
     if (out->ram) {
         ram_save_get_stats(out->ram, &r);
     }
+    info->rounds = history_rounds(&out->history);
+    info->decisions = history_decisions(&out->history);
+    info->has_phase = migration_is_active(out->m);
+    info->phase = out->phase;
     mutex_unlock(&out->m->lock);
 
     info->error_desc = g_strdup(out->error);
@@ -53,7 +57,7 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
         info->downtime = (s.downtime_ns + 999999) / 1000000;
     } else {
         info->has_expected_downtime = true;
-        info->expected_downtime = s.expected_downtime_ms;
+        info->expected_downtime = (s.expected_downtime_us + 999) / 1000;
     }
     if (status != MIGRATION_STATUS_FAILED) {
         add_ram(info, &s, &r);
@@ -97,6 +101,10 @@ MigrationInfo *migration_info(struct migration *m)
         add_outgoing(info, m->out, m->status);
     } else if (m->in) {
         info->error_desc = g_strdup(m->in->error);
+        info->has_phase = migration_is_active(m);
+        mutex_lock(&m->lock);
+        info->phase = m->in->phase;
+        mutex_unlock(&m->lock);
         if (m->status == MIGRATION_STATUS_SETUP || m->status == MIGRATION_STATUS_ACTIVE) {
             add_addresses(info, m->in);
         }

@@ -48,12 +48,16 @@
 
 /* The pause if the guest were stopped now, in ms: what no further round can make shorter, and
  * sending what is left. */
-static void predict(struct outgoing *out, uint64_t remaining_pages, double bytes_per_s,
-                    double *fixed_ms, double *memory_ms)
+static void predict(struct outgoing *out, uint64_t remaining_pages, double *fixed_ms,
+                    double *memory_ms)
 {
     struct migration_options now;
+    double bytes_per_s;
 
     migration_options_get(out->m, &now);
+    mutex_lock(&out->m->lock);
+    bytes_per_s = out->stats.bytes_per_s;
+    mutex_unlock(&out->m->lock);
     if (now.avail_switchover_bandwidth) {
         bytes_per_s = (double)now.avail_switchover_bandwidth;
     }
@@ -65,26 +69,47 @@ static void predict(struct outgoing *out, uint64_t remaining_pages, double bytes
     *memory_ms = (double)remaining_pages * (TARGET_PAGE_SIZE + 8) * 1e3 / MAX(bytes_per_s, 1.0);
 }
 
-bool switchover_due(struct outgoing *out, struct switchover_judge *j, uint64_t remaining,
-                    double bytes_per_s)
+int64_t switchover_expect(struct outgoing *out, uint64_t remaining_pages)
+{
+    double fixed_ms, memory_ms;
+    int64_t us;
+
+    predict(out, remaining_pages, &fixed_ms, &memory_ms);
+    us = (int64_t)((fixed_ms + memory_ms) * 1e3);
+    mutex_lock(&out->m->lock);
+    out->stats.expected_downtime_us = us;
+    mutex_unlock(&out->m->lock);
+    return us;
+}
+
+bool switchover_due(struct outgoing *out, struct switchover_judge *j,
+                    const struct migration_round *round)
 {
     struct migration_options now;
     double fixed_ms, memory_ms, limit_ms;
+    uint64_t remaining = round->remaining_pages;
     bool paid = remaining < j->remaining_before - j->remaining_before / 10;
 
-    predict(out, remaining, bytes_per_s, &fixed_ms, &memory_ms);
+    predict(out, remaining, &fixed_ms, &memory_ms);
     migration_options_get(out->m, &now);
     limit_ms = (double)now.downtime_limit;
     j->stalled = paid ? 0 : j->stalled + 1;
     j->remaining_before = remaining;
-    mutex_lock(&out->m->lock);
-    out->stats.expected_downtime_ms = (int64_t)(fixed_ms + memory_ms + 0.999);
-    mutex_unlock(&out->m->lock);
     if (fixed_ms + memory_ms <= MIN(GOOD_ENOUGH_MS, limit_ms)) {
+        history_decide(out, MIGRATION_ACTION_SWITCHOVER, -1,
+                       "A pause of %.1f ms is expected, which no further round makes much shorter",
+                       fixed_ms + memory_ms);
         return true;
     }
     /* where the fixed costs alone exceed the limit, only the memory's part can still be judged */
-    return j->stalled >= 2 && memory_ms <= MAX(limit_ms - fixed_ms, MEMORY_MS_LEAST);
+    if (j->stalled >= 2 && memory_ms <= MAX(limit_ms - fixed_ms, MEMORY_MS_LEAST)) {
+        history_decide(out, MIGRATION_ACTION_SWITCHOVER, -1,
+                       "A pause of %.1f ms is expected, the limit is %.0f ms, and two more rounds "
+                       "brought less than a tenth each",
+                       fixed_ms + memory_ms, limit_ms);
+        return true;
+    }
+    return false;
 }
 
 /*
@@ -118,6 +143,7 @@ static bool pause_for_operator(struct outgoing *out, GError **err)
 
     migration_set_status(m, MIGRATION_STATUS_PRE_SWITCHOVER);
     vm_unlock(out->vm);
+    outgoing_phase(out, MIGRATION_PHASE_OPERATOR);
     mutex_lock(&m->lock);
     while (!out->continued && !atomic_load(&out->cancelled) && ok) {
         if (!cond_wait_until(&m->cond, &m->lock, g_get_monotonic_time() + KEEPALIVE_MS * 1000) &&
@@ -226,6 +252,7 @@ static bool send_description(struct outgoing *out, json_t *devices, GError **err
  */
 static bool wait_for_shut(struct outgoing *out, bool closing_refuses, GError **err)
 {
+    outgoing_phase(out, MIGRATION_PHASE_CONFIRM);
     if (return_path_wait(out->rp, RETURN_WAIT_SHUT, SHUT_TIMEOUT_MS, err)) {
         return true;
     }
@@ -240,6 +267,7 @@ static bool hand_over_to_ferry(struct outgoing *out, GError **err)
 {
     uint64_t written, pause;
 
+    outgoing_phase(out, MIGRATION_PHASE_READY);
     if (!return_path_wait(out->rp, RETURN_WAIT_READY, READY_TIMEOUT_MS, err)) {
         return false;
     }
@@ -312,6 +340,7 @@ bool switchover_run(struct outgoing *out, bool *again, GError **err)
     if (!ok) {
         return false;
     }
+    outgoing_phase(out, MIGRATION_PHASE_SWITCHOVER);
     migration_hold(m, MIGRATION_HOLD_POINT_DEVICE, &out->cancelled);
 
     json_t *devices = json_array();

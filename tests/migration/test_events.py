@@ -6,7 +6,7 @@ from migrationcase import MigrationCase
 
 
 def told(vm):
-    """The events that came, in short: setup, pass 1, STOP..."""
+    """The events that came, in short: setup, pass 1, STOP... Decisions are test_history.py's."""
     vm.qmp.drain_events()
     out = []
     for event in vm.qmp.events:
@@ -14,7 +14,7 @@ def told(vm):
             out.append(event["data"]["status"])
         elif event["event"] == "MIGRATION_PASS":
             out.append(f"pass {event['data']['pass']}")
-        else:
+        elif event["event"] != "MIGRATION_DECISION":
             out.append(event["event"])
     return out
 
@@ -134,15 +134,17 @@ class Events(MigrationCase):
         """What there is to see in each state, as clients expect it."""
         src, dst = self.pair(events=True)
         self.assertEqual(migrate.info(src), {})
-        self.assertEqual(migrate.info(dst), {"socket-address": [{"type": "unix", "path": self.uri[5:]}]})
+        self.assertEqual(migrate.info(dst), {"socket-address": [{"type": "unix", "path": self.uri[5:]}],
+                                             "phase": "listen"})
         migrate.hold(src, "setup")
         migrate.start(src, self.uri)
         migrate.wait_held(src, "setup")
-        self.assertEqual(migrate.info(src), {"status": "setup"})
+        self.assertEqual(migrate.info(src), {"status": "setup", "phase": "connect"})
         migrate.hold(src, "active")
         migrate.wait_held(src, "active")
         active = migrate.info(src)
-        self.assertEqual(set(active), {"status", "setup-time", "total-time", "expected-downtime", "ram"})
+        self.assertEqual(set(active), {"status", "setup-time", "total-time", "expected-downtime", "ram",
+                                       "phase"})
         self.assertEqual(set(active["ram"]), {
             "total", "postcopy-requests", "dirty-sync-count", "multifd-bytes", "pages-per-second",
             "downtime-bytes", "page-size", "remaining", "postcopy-bytes", "mbps", "transferred",
@@ -152,6 +154,7 @@ class Events(MigrationCase):
         migrate.release(src)
         migrate.finish(src, dst)
         self.assertEqual(set(migrate.info(src)),
-                         {"status", "setup-time", "downtime", "total-time", "ram"})
+                         {"status", "setup-time", "downtime", "total-time", "ram", "rounds",
+                          "decisions"})
         migrate.wait_status(dst, "completed")
         self.assertEqual(migrate.info(dst), {"status": "completed"})
