@@ -6,6 +6,7 @@
 #include <fcntl.h>
 
 #include "migration/internal.h"
+#include "migration/ram/premap.h"
 #include "migration/vmstate.h"
 #include "monitor/monitor.h"
 #include "system/config.h"
@@ -62,6 +63,7 @@ void migration_free(struct vm *vm)
         outgoing_free(m->out);
     }
     incoming_free(m->in);
+    premap_free(m->premap);
     savevm_unregister(vm->savevm, m);
     g_ptr_array_free(m->blockers, TRUE);
     mutex_clear(&m->lock);
@@ -77,6 +79,7 @@ bool migration_start_incoming_from_options(struct vm *vm, const char *uri, GErro
     int fd = -1;
 
     vm_set_run_state(vm, RUN_STATE_INMIGRATE);
+    m->premap = premap_start(vm);
     if (g_str_equal(uri, "defer")) {
         m->incoming_defer = true;
         return true;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "migration/ram/pages.h"
+#include "migration/ram/premap.h"
 #include "migration/stream/format.h"
 #include "system/vm.h"
 #include "util/bitmap.h"
@@ -19,6 +20,7 @@
 
 struct ram_load {
     struct vm *vm;
+    struct premap *premap; /* stopped once the stream begins; may be NULL */
     bool ignore_shared;
     bool listed;               /* the START section's list has come */
     struct ram_block *current; /* of the last record */
@@ -32,11 +34,12 @@ struct ram_load {
     unsigned count;
 };
 
-struct ram_load *ram_load_new(struct vm *vm)
+struct ram_load *ram_load_new(struct vm *vm, struct premap *premap)
 {
     struct ram_load *rl = g_new0(struct ram_load, 1);
 
     rl->vm = vm;
+    rl->premap = premap;
     rl->count = ram_block_count(vm->memory);
     rl->touched = g_new0(unsigned long *, rl->count);
     rl->received = g_new0(unsigned long *, rl->count);
@@ -78,6 +81,7 @@ bool ram_load_begin(struct ram_load *rl, bool ignore_shared)
     bool zeroed = true;
     int fd = pagemap_open();
 
+    premap_stop(rl->premap);
     rl->ignore_shared = ignore_shared;
     for (unsigned i = 0; i < rl->count; i++) {
         struct ram_block *b = ram_block_at(rl->vm->memory, i);
@@ -295,7 +299,7 @@ static void map_ahead(struct ram_load *rl, uint64_t page, unsigned count)
     uint64_t end = page + count;
 
     if ((b == rl->mapped_block && end <= rl->mapped_end) ||
-        !bitmap_test(rl->touched[b->index], end - 1)) {
+        end <= premap_end(rl->premap, b->index) || !bitmap_test(rl->touched[b->index], end - 1)) {
         return;
     }
     if (b != rl->mapped_block || page > rl->mapped_end) {
@@ -349,10 +353,13 @@ static bool load_run(struct ram_load *rl, struct stream_in *in, uint64_t page, G
         page_came(rl, page);
         for (k = 1; k <= last && got >= sizeof(headers[k]); k++) {
             if (headers[k] != GUINT64_TO_BE(page_word(page + k))) {
+                bool pause = headers[k] == GUINT64_TO_BE(RAM_FLAG_EOS);
+
                 give_back(in, iov, 2 * k - 1, got);
                 got -= sizeof(headers[k]);
                 undo_guess(rl, page + k, (got + RECORD_SIZE - 1) / RECORD_SIZE);
-                rl->in_order = 0;
+                /* the end of a section does not end the row */
+                rl->in_order = pause ? RUN_AFTER : 0;
                 return true;
             }
             if (got < RECORD_SIZE) {
@@ -405,6 +412,9 @@ bool ram_load_section(struct ram_load *rl, struct stream_in *in, GError **err)
 
         switch (flags & ~RAM_FLAG_CONTINUE) {
         case RAM_FLAG_EOS:
+            if (rl->in_order >= RUN_AFTER) {
+                in_expect_little(in); /* the next section's head, then pages in a row again */
+            }
             return rl->listed || bad(in, err, "memory without a list of its blocks");
         case RAM_FLAG_MEM_SIZE:
             if (!load_list(rl, in, offset, err)) {

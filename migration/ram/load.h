@@ -6,10 +6,12 @@
 #include "migration/stream/in.h"
 #include "system/memory.h"
 
+struct premap;
 struct vm;
 
 struct ram_load;
-struct ram_load *ram_load_new(struct vm *vm);
+/* `premap` may be NULL; it stays the caller's and is stopped by ram_load_begin(). */
+struct ram_load *ram_load_new(struct vm *vm, struct premap *premap);
 void ram_load_free(struct ram_load *rl);
 /*
  * Before the connection: makes the memory that is this process's own read as zero. Memory in a

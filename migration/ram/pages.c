@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "util/bitmap.h"
@@ -74,11 +75,19 @@ static bool mark_mapped(const struct ram_block *b, int pagemap_fd, uint64_t firs
 /*
  * The data extent that contains `at` or is the next one behind it. SEEK_HOLE walks all of the data
  * page by page, so its answer is kept: what it found may have grown since, which the next question
- * finds, and does not shrink in a way that matters.
+ * finds, and does not shrink in a way that matters. A file with as many blocks as it is long has no
+ * holes; should a file system count more blocks than there are, pages are read that need not be.
  */
 static bool find_extent(const struct ram_block *b, off_t at, struct data_extent *extent)
 {
+    struct stat st;
+
     if (at >= extent->start && at < extent->end) {
+        return true;
+    }
+    if (!extent->end && fstat(b->fd, &st) == 0 && st.st_size > at &&
+        (uint64_t)st.st_blocks * 512 >= (uint64_t)st.st_size) {
+        *extent = (struct data_extent){ 0, st.st_size };
         return true;
     }
     off_t data = lseek(b->fd, at, SEEK_DATA);

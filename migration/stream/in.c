@@ -19,6 +19,7 @@ struct stream_in {
     uint8_t *buffer;
     size_t pos, len; /* unread: data[pos..len) */
     uint64_t base;   /* stream offset of data[0] */
+    size_t next;     /* the next fill brings at most this much; 0: as much as there is room for */
     bool ended;
 };
 
@@ -67,7 +68,11 @@ static bool fill(struct stream_in *in, GError **err)
             in->len -= in->pos;
             in->pos = 0;
         }
-        struct iovec iov = { .iov_base = in->buffer + in->len, .iov_len = IN_BUFFER - in->len };
+        size_t room = IN_BUFFER - in->len;
+        struct iovec iov = { .iov_base = in->buffer + in->len,
+                             .iov_len = in->next ? MIN(room, in->next) : room };
+
+        in->next = 0;
         ssize_t n = channel_readv(in->ch, &iov, 1, err);
 
         if (n > 0) {
@@ -186,6 +191,11 @@ bool in_peek(struct stream_in *in, size_t at, uint8_t *v)
 bool in_has_channel(const struct stream_in *in)
 {
     return in->ch;
+}
+
+void in_expect_little(struct stream_in *in)
+{
+    in->next = 64;
 }
 
 size_t in_buffered(const struct stream_in *in)

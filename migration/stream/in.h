@@ -40,6 +40,9 @@ bool in_peek(struct stream_in *in, size_t at, uint8_t *v);
  */
 #define IN_UNREAD_MAX (256u * 1024)
 size_t in_buffered(const struct stream_in *in);
+/* The next fill of the buffer brings only some tens of bytes: behind them comes what in_readv()
+ * can put in place. */
+void in_expect_little(struct stream_in *in);
 bool in_has_channel(const struct stream_in *in);
 /* The number of bytes, at least 1; 0 and *err on failure or at the end of the stream. */
 size_t in_readv(struct stream_in *in, const struct iovec *iov, int iovcnt, GError **err);

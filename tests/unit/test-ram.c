@@ -120,7 +120,7 @@ static void tear_down(struct fixture *f, gconstpointer data)
 /* The payloads of all ram sections in `in`, read as a destination does. */
 static bool load_from(struct fixture *f, struct stream_in *in, GError **err)
 {
-    struct ram_load *rl = ram_load_new(f->vm);
+    struct ram_load *rl = ram_load_new(f->vm, NULL);
     bool ok = true;
     uint8_t type;
 
