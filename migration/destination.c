@@ -530,7 +530,7 @@ static bool stop_listening(struct incoming *in)
 static void load_begin(struct load *l, struct incoming *in)
 {
     *l = (struct load){ .in = in, .vm = in->vm };
-    l->ram = ram_load_new(in->vm);
+    l->ram = ram_load_new(in->vm, in->m->premap);
     l->devices = savevm_load_new(in->vm->savevm);
     ram_load_zero(l->ram);
 }

@@ -23,6 +23,7 @@
 #include "qapi/qapi-types.h"
 #include "util/sync.h"
 
+struct premap;
 struct return_path;
 struct vm;
 struct vm_config;
@@ -56,9 +57,10 @@ struct migration {
     MigrationHoldPoint hold; /* m */
     bool held;               /* m */
 
-    struct outgoing *out; /* machine; the last one */
-    struct incoming *in;  /* machine */
-    bool incoming_defer;  /* machine; migrate-incoming may be used */
+    struct outgoing *out;  /* machine; the last one */
+    struct incoming *in;   /* machine */
+    bool incoming_defer;   /* machine; migrate-incoming may be used */
+    struct premap *premap; /* made with the machine, then of the incoming thread */
 };
 
 /* --- migration.c --- */
