@@ -36,6 +36,7 @@ struct migration_options {
     uint64_t max_postcopy_bandwidth;     /* bytes/s, 0 = without limit */
     uint64_t avail_switchover_bandwidth; /* bytes/s, 0 = what was measured */
     uint64_t downtime_limit;             /* ms */
+    uint64_t xbzrle_cache_size;          /* bytes, a power of two */
 };
 
 struct migration {

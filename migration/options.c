@@ -5,6 +5,7 @@
  * nothing.
  */
 #include "migration/internal.h"
+#include "migration/ram/xbzrle-cache.h"
 #include "qapi/qapi-commands.h"
 #include "system/vm.h"
 #include "util/error.h"
@@ -16,14 +17,23 @@ struct parameter {
     size_t option; /* in struct migration_options */
     uint64_t def, max;
     const char *expects;
+    bool (*valid)(uint64_t value); /* besides max; may be NULL */
 };
 
 #define PARAM(cname, qname, default_, max_, expects_)                                              \
+    PARAM_IF(cname, qname, default_, max_, expects_, NULL)
+
+#define PARAM_IF(cname, qname, default_, max_, expects_, valid_)                                   \
     {                                                                                              \
         qname, offsetof(MigrateSetParameters, has_##cname), offsetof(MigrateSetParameters, cname), \
             offsetof(MigrationParameters, has_##cname), offsetof(MigrationParameters, cname),      \
-            offsetof(struct migration_options, cname), default_, max_, expects_                    \
+            offsetof(struct migration_options, cname), default_, max_, expects_, valid_            \
     }
+
+static bool valid_cache_size(uint64_t bytes)
+{
+    return bytes >= TARGET_PAGE_SIZE && !(bytes & (bytes - 1));
+}
 
 static const struct parameter parameters[] = {
     /* unlimited by default, unlike QEMU's 128 MiB/s: a limit is for the operator who knows of other
@@ -33,6 +43,8 @@ static const struct parameter parameters[] = {
           "an integer in the range of 0 to (2000 * 1000) ms"),
     PARAM(avail_switchover_bandwidth, "avail_switchover_bandwidth", 0, UINT64_MAX, NULL),
     PARAM(max_postcopy_bandwidth, "max_postcopy_bandwidth", 0, UINT64_MAX, NULL),
+    PARAM_IF(xbzrle_cache_size, "xbzrle_cache_size", 64 << 20, UINT64_MAX,
+             "a power of two no less than the target page size", valid_cache_size),
 };
 
 #define AT(type, base, offset) (*(type *)(void *)((char *)(uintptr_t)(base) + (offset)))
@@ -59,10 +71,15 @@ bool qmp_migrate_set_parameters(struct vm *vm, const MigrateSetParameters *arg, 
     for (unsigned i = 0; i < G_N_ELEMENTS(parameters); i++) {
         const struct parameter *p = &parameters[i];
 
-        if (AT(bool, arg, p->has) && AT(uint64_t, arg, p->value) > p->max) {
+        if (AT(bool, arg, p->has) && (AT(uint64_t, arg, p->value) > p->max ||
+                                      (p->valid && !p->valid(AT(uint64_t, arg, p->value))))) {
             error_set(err, FERRY_ERROR_USER, "Parameter '%s' expects %s", p->name, p->expects);
             return false;
         }
+    }
+    /* a running migration changes its cache later, when nobody can be told any more */
+    if (arg->has_xbzrle_cache_size && !xbzrle_cache_possible(arg->xbzrle_cache_size, err)) {
+        return false;
     }
     mutex_lock(&m->lock);
     for (unsigned i = 0; i < G_N_ELEMENTS(parameters); i++) {

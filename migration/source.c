@@ -204,6 +204,10 @@ static bool setup(struct outgoing *out, GError **err)
     out->phase = MIGRATION_PHASE_SETUP;
     out->ram = ram;
     mutex_unlock(&out->m->lock);
+    if (out->options.caps[MIGRATION_CAPABILITY_XBZRLE] &&
+        !ram_save_use_xbzrle(out->ram, out->options.xbzrle_cache_size, err)) {
+        return false;
+    }
     if (!ram_save_start_tracking(out->ram, err)) {
         return false;
     }
@@ -255,6 +259,17 @@ static void keep_limit(struct outgoing *out, uint64_t bytes, int64_t begun)
     }
 }
 
+/* The cache of xbzrle may change its size between two slices. */
+static void follow_cache_size(struct outgoing *out, const struct migration_options *now)
+{
+    g_autoptr(GError) err = NULL;
+
+    if (out->options.caps[MIGRATION_CAPABILITY_XBZRLE] &&
+        !ram_save_use_xbzrle(out->ram, now->xbzrle_cache_size, &err)) {
+        report_warning("%s; the cache stays as it was", err->message);
+    }
+}
+
 /*
  * Sends what the round has, in slices. With a limit each slice may use its share, and the time that
  * is left of it is slept; the limit is looked up again for each slice, so that a change takes
@@ -276,6 +291,7 @@ static bool send_round(struct outgoing *out, GError **err)
         }
         uint64_t before = out->o->bytes;
 
+        follow_cache_size(out, &now);
         done = ram_save_section(out->ram, out->o, slice, false);
         if (!out_flush(out->o, err)) {
             return false;

@@ -27,6 +27,20 @@ static void add_ram(MigrationInfo *info, const struct outgoing_stats *s,
     info->ram = ram;
 }
 
+static void add_xbzrle(MigrationInfo *info, const struct xbzrle_stats *x)
+{
+    XBZRLECacheStats *stats = g_new0(XBZRLECacheStats, 1);
+
+    stats->cache_size = x->cache_bytes;
+    stats->bytes = (int64_t)x->bytes;
+    stats->pages = (int64_t)x->pages;
+    stats->cache_miss = (int64_t)x->misses;
+    stats->cache_miss_rate = x->miss_rate;
+    stats->encoding_rate = x->encoding_rate;
+    stats->overflow = (int64_t)x->overflows;
+    info->xbzrle_cache = stats;
+}
+
 static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationStatus status)
 {
     struct outgoing_stats s;
@@ -61,6 +75,9 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
     }
     if (status != MIGRATION_STATUS_FAILED) {
         add_ram(info, &s, &r);
+        if (out->options.caps[MIGRATION_CAPABILITY_XBZRLE]) {
+            add_xbzrle(info, &r.xbzrle);
+        }
     }
 }
 

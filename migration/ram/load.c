@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "migration/ram/pages.h"
+#include "migration/ram/xbzrle.h"
 #include "migration/ram/premap.h"
 #include "migration/stream/format.h"
 #include "system/vm.h"
@@ -232,6 +233,32 @@ static bool load_zero_page(struct ram_load *rl, struct stream_in *in, uint8_t *p
     return true;
 }
 
+/* Applies what has changed in a page that came before. */
+static bool load_changes(struct ram_load *rl, struct stream_in *in, uint8_t *page, uint64_t offset,
+                         GError **err)
+{
+    uint8_t mark, encoded[TARGET_PAGE_SIZE];
+    uint16_t len;
+
+    if (!in_u8(in, &mark, err) || !in_be16(in, &len, err)) {
+        return false;
+    }
+    if (mark != XBZRLE_MARK || len > sizeof(encoded)) {
+        return bad(in, err, "a changed page (xbzrle) of an unknown kind or longer than a page");
+    }
+    if (!in_bytes(in, encoded, len, err)) {
+        return false;
+    }
+    if (!bitmap_test(rl->received[rl->current->index], offset >> TARGET_PAGE_BITS)) {
+        return bad(in, err, "changes (xbzrle) of a page that has not come before");
+    }
+    if (!xbzrle_decode(page, encoded, len)) {
+        return bad(in, err, "a changed page (xbzrle) that cannot be decoded");
+    }
+    bitmap_set(rl->touched[rl->current->index], offset >> TARGET_PAGE_BITS);
+    return true;
+}
+
 #define RECORD_SIZE (sizeof(uint64_t) + TARGET_PAGE_SIZE)
 
 static uint64_t page_word(uint64_t page)
@@ -429,6 +456,12 @@ bool ram_load_section(struct ram_load *rl, struct stream_in *in, GError **err)
         case RAM_FLAG_ZERO:
             page = record_page(rl, in, offset, flags, err);
             if (!page || !load_zero_page(rl, in, page, offset, err)) {
+                return false;
+            }
+            break;
+        case RAM_FLAG_XBZRLE:
+            page = record_page(rl, in, offset, flags, err);
+            if (!page || !load_changes(rl, in, page, offset, err)) {
                 return false;
             }
             break;

@@ -48,6 +48,8 @@ struct ram_save {
     bool tracking;
     bool first_round;
     int pagemap_fd;
+    struct xbzrle *xbzrle; /* NULL: off */
+    uint64_t cache_asked;  /* bytes; what its cache was last told to be */
 
     /* cursor of the round */
     unsigned at_block;
@@ -109,9 +111,23 @@ void ram_save_free(struct ram_save *rs)
     if (rs->pagemap_fd >= 0) {
         close(rs->pagemap_fd);
     }
+    xbzrle_free(rs->xbzrle);
     mutex_clear(&rs->stats_lock);
     g_free(rs->blocks);
     g_free(rs);
+}
+
+bool ram_save_use_xbzrle(struct ram_save *rs, uint64_t cache_bytes, GError **err)
+{
+    if (cache_bytes == rs->cache_asked) {
+        return true;
+    }
+    rs->cache_asked = cache_bytes;
+    if (rs->xbzrle) {
+        return xbzrle_resize(rs->xbzrle, cache_bytes, err);
+    }
+    rs->xbzrle = xbzrle_new(cache_bytes, err);
+    return rs->xbzrle;
 }
 
 static void begin_round(struct ram_save *rs)
@@ -207,12 +223,36 @@ static void put_record(struct ram_save *rs, struct stream_out *o, struct ram_blo
 }
 
 struct progress {
-    uint64_t normal, zero, untouched;
+    uint64_t normal, zero, untouched, compared;
 };
 
-/* Sends one dirty page. */
+/* Sends a page that the destination may have in another form. */
+static void send_changes(struct ram_save *rs, struct stream_out *o, struct ram_block *b,
+                         uint64_t page, bool last, struct progress *p)
+{
+    const uint8_t *data;
+    size_t len;
+
+    switch (xbzrle_page(rs->xbzrle, b->host + page * TARGET_PAGE_SIZE, last, &data, &len)) {
+    case XBZRLE_WHOLE:
+        p->normal++;
+        put_record(rs, o, b, page, RAM_FLAG_PAGE);
+        out_ref(o, data, len);
+        break;
+    case XBZRLE_DELTA:
+        p->compared++;
+        put_record(rs, o, b, page, RAM_FLAG_XBZRLE);
+        out_bytes(o, data, len);
+        break;
+    case XBZRLE_SAME:
+        p->compared++;
+        break;
+    }
+}
+
+/* Sends one dirty page; with `last` for the last time. */
 static void send_page(struct ram_save *rs, struct stream_out *o, struct save_block *sb,
-                      uint64_t page, struct progress *p)
+                      uint64_t page, bool last, struct progress *p)
 {
     uint8_t *host = sb->block->host + page * TARGET_PAGE_SIZE;
     bool untouched = rs->first_round && bitmap_test(rs->untouched, page % CHUNK_PAGES);
@@ -225,6 +265,11 @@ static void send_page(struct ram_save *rs, struct stream_out *o, struct save_blo
         }
         put_record(rs, o, sb->block, page, RAM_FLAG_ZERO);
         out_u8(o, 0);
+        if (rs->xbzrle) {
+            xbzrle_zero_page(rs->xbzrle, host);
+        }
+    } else if (rs->xbzrle && !rs->first_round) {
+        send_changes(rs, o, sb->block, page, last, p);
     } else {
         p->normal++;
         put_record(rs, o, sb->block, page, RAM_FLAG_PAGE);
@@ -238,14 +283,17 @@ static void account(struct ram_save *rs, const struct progress *p)
     rs->stats.normal_pages += p->normal;
     rs->stats.zero_pages += p->zero;
     rs->stats.untouched_pages += p->untouched;
-    rs->stats.remaining_pages -= p->normal + p->zero;
+    rs->stats.remaining_pages -= p->normal + p->zero + p->compared;
+    if (rs->xbzrle) {
+        xbzrle_get_stats(rs->xbzrle, &rs->stats.xbzrle);
+    }
     mutex_unlock(&rs->stats_lock);
 }
 
 /* Walks on from the cursor until the block, or the allowance, is at its end. True: the block is
  * done. */
 static bool send_block(struct ram_save *rs, struct stream_out *o, struct save_block *sb,
-                       uint64_t stop_at, struct progress *p)
+                       uint64_t stop_at, bool last, struct progress *p)
 {
     while (rs->at_page < sb->pages) {
         /* the first round enters every chunk: the log may start with all pages set */
@@ -267,7 +315,7 @@ static bool send_block(struct ram_save *rs, struct stream_out *o, struct save_bl
                 return false;
             }
             bitmap_clear(sb->dirty, rs->at_page);
-            send_page(rs, o, sb, rs->at_page, p);
+            send_page(rs, o, sb, rs->at_page, last, p);
         }
     }
     return true;
@@ -283,7 +331,7 @@ bool ram_save_section(struct ram_save *rs, struct stream_out *o, uint64_t max_by
     while (rs->at_block < rs->count) {
         struct save_block *sb = &rs->blocks[rs->at_block];
 
-        if (!sb->skip && !send_block(rs, o, sb, stop_at, &p)) {
+        if (!sb->skip && !send_block(rs, o, sb, stop_at, end, &p)) {
             break;
         }
         rs->at_block++;
@@ -320,7 +368,13 @@ bool ram_save_sync(struct ram_save *rs, GError **err)
     }
     rs->first_round = false;
     begin_round(rs);
+    if (rs->xbzrle) {
+        xbzrle_end_round(rs->xbzrle);
+    }
     mutex_lock(&rs->stats_lock);
+    if (rs->xbzrle) {
+        xbzrle_get_stats(rs->xbzrle, &rs->stats.xbzrle);
+    }
     rs->stats.remaining_pages = left;
     rs->stats.dirtied_last = fresh;
     rs->stats.sync_count++;

@@ -6,6 +6,7 @@
 #ifndef MIGRATION_RAM_SAVE_H
 #define MIGRATION_RAM_SAVE_H
 
+#include "migration/ram/xbzrle-send.h"
 #include "migration/stream/out.h"
 #include "system/memory.h"
 
@@ -20,10 +21,11 @@ struct ram_save_stats {
     uint64_t total_bytes;     /* used length of all blocks */
     uint64_t remaining_pages; /* still to be sent, as far as known */
     uint64_t normal_pages,
-        zero_pages;           /* sent since the beginning; never-touched pages count as zero */
-    uint64_t sync_count;      /* dirty log read so often */
-    uint64_t dirtied_last;    /* pages the last sync found newly dirty */
-    uint64_t untouched_pages; /* not even sent as zero */
+        zero_pages;             /* sent since the beginning; never-touched pages count as zero */
+    uint64_t sync_count;        /* dirty log read so often */
+    uint64_t dirtied_last;      /* pages the last sync found newly dirty */
+    uint64_t untouched_pages;   /* not even sent as zero */
+    struct xbzrle_stats xbzrle; /* zero when it is off */
 };
 
 struct ram_save;
@@ -31,6 +33,13 @@ struct ram_save *ram_save_new(struct vm *vm);
 /* Ends dirty tracking if it is on. Takes the machine lock for a moment. */
 void ram_save_free(struct ram_save *rs);
 
+/*
+ * Sends what changes in a page that was sent before (xbzrle), with a cache of so many bytes: a
+ * power of two, at least a page. To be called before the first section, and again for another size,
+ * at best before each section: it does nothing when the size is the one of the last call. Nothing
+ * may be queued. False: the host does not give so much memory; a cache that there was stays.
+ */
+bool ram_save_use_xbzrle(struct ram_save *rs, uint64_t cache_bytes, GError **err);
 /* Starts dirty tracking with every page to be sent. Takes the machine lock for a moment. */
 bool ram_save_start_tracking(struct ram_save *rs, GError **err);
 /* Writes the START section: the list of blocks. */

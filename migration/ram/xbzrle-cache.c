@@ -2,7 +2,6 @@
 /* The page cache of XBZRLE; see migration/ram/xbzrle-cache.h. */
 #include "migration/ram/xbzrle-cache.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -31,15 +30,14 @@ static uint8_t *map_data(uint64_t bytes, GError **err)
 {
     void *data = MAP_FAILED;
 
-    errno = ENOMEM;
     if (bytes <= PTRDIFF_MAX) {
         data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     }
     if (data == MAP_FAILED) {
-        error_set_errno(err, FERRY_ERROR_HOST, errno,
-                        "Cannot allocate the xbzrle cache of %" PRIu64
-                        " bytes: give a smaller xbzrle-cache-size",
-                        bytes);
+        error_set(err, FERRY_ERROR_HOST,
+                  "Cannot allocate the xbzrle cache of %" PRIu64
+                  " bytes: give a smaller xbzrle-cache-size",
+                  bytes);
         return NULL;
     }
     return data;

@@ -25,7 +25,7 @@ class Options(TestCase):
 
     def test_capabilities_default(self):
         self.assertEqual(self.capabilities(self.vm()), {
-            "events": False, "return-path": False, "pause-before-switchover": False,
+            "xbzrle": False, "events": False, "return-path": False, "pause-before-switchover": False,
             "late-block-activate": False, "x-ignore-shared": False, "validate-uuid": False})
 
     def test_capabilities_set(self):
@@ -46,7 +46,7 @@ class Options(TestCase):
                        f"Parameter 'capability' does not accept value '{name}'",
                        capabilities=[{"capability": name, "state": True}])
         # what QEMU has and Ferry lacks is refused in the same words
-        for name in ("postcopy-ram", "multifd", "xbzrle", "rdma-pin-all", "background-snapshot"):
+        for name in ("postcopy-ram", "multifd", "rdma-pin-all", "background-snapshot"):
             self.fails(vm, "migrate-set-capabilities",
                        f"Parameter 'capability' does not accept value '{name}'",
                        capabilities=[{"capability": name, "state": True}])
@@ -68,13 +68,14 @@ class Options(TestCase):
     def test_parameters_default(self):
         self.assertEqual(self.parameters(self.vm()), {
             "max-bandwidth": 0, "downtime-limit": 300, "avail-switchover-bandwidth": 0,
-            "max-postcopy-bandwidth": 0})
+            "max-postcopy-bandwidth": 0, "xbzrle-cache-size": 64 << 20})
 
     def test_parameters_set(self):
         vm = self.vm()
         for name, value in (("max-bandwidth", 1), ("max-bandwidth", 1 << 40),
                             ("downtime-limit", 0), ("downtime-limit", 2000000),
-                            ("avail-switchover-bandwidth", 12345), ("max-postcopy-bandwidth", 5)):
+                            ("avail-switchover-bandwidth", 12345), ("max-postcopy-bandwidth", 5),
+                            ("xbzrle-cache-size", 4096), ("xbzrle-cache-size", 1 << 30)):
             with self.subTest(parameter=name, value=value):
                 before = self.parameters(vm)
                 migrate.set_parameters(vm, **{name: value})
@@ -91,6 +92,14 @@ class Options(TestCase):
         self.fails(vm, "migrate-set-parameters",
                    "Parameter 'downtime_limit' expects an integer in the range of 0 to (2000 * 1000) ms",
                    downtime_limit=2000001)
+        for size in (0, 1, 4095, 5000, (1 << 26) + 4096, -1):
+            self.fails(vm, "migrate-set-parameters",
+                       "Parameter 'xbzrle_cache_size' expects a power of two no less than the target "
+                       "page size", xbzrle_cache_size=size)
+        # QEMU finds out when a migration begins
+        self.fails(vm, "migrate-set-parameters",
+                   f"Cannot allocate the xbzrle cache of {1 << 62} bytes: give a smaller "
+                   "xbzrle-cache-size", xbzrle_cache_size=1 << 62)
         self.fails(vm, "migrate-set-parameters", "Parameter 'nope' is unexpected", nope=1)
         self.fails(vm, "migrate-set-parameters", "Parameter 'max-bandwidth' expects uint64",
                    max_bandwidth="fast")

@@ -325,6 +325,96 @@ static void test_runs(struct fixture *f, gconstpointer data)
     g_clear_error(&err);
 }
 
+static void dirty(struct fixture *f, unsigned page, unsigned offset, uint8_t value)
+{
+    f->ram->host[page * TARGET_PAGE_SIZE + offset] = value;
+    bitmap_set(f->fake.dirty, page);
+}
+
+/* Pages that come again are sent as what has changed, and the stream alone makes the same memory,
+ * even where the guest writes between the queueing of a page and its leaving. */
+static void test_changes(struct fixture *f, gconstpointer data)
+{
+    struct ram_save *rs;
+    struct ram_save_stats s;
+    uint64_t before;
+
+    (void)data;
+    memset(f->ram->host, 0x21, 200 * TARGET_PAGE_SIZE);
+    start(f, &rs, true);
+    g_assert_true(ram_save_use_xbzrle(rs, 64 * TARGET_PAGE_SIZE, NULL));
+    g_assert_true(ram_save_section(rs, f->o, UINT64_MAX, false));
+    g_assert_true(out_flush(f->o, NULL));
+    for (unsigned round = 1; round < 12; round++) {
+        for (unsigned p = 0; p < 32; p++) {
+            dirty(f, p, round * 17 + p, (uint8_t)round);
+        }
+        memset(f->ram->host + 40 * TARGET_PAGE_SIZE, round % 2 ? 0 : 3, TARGET_PAGE_SIZE);
+        dirty(f, 40, 0, 0);
+        for (unsigned i = 0; i < TARGET_PAGE_SIZE; i++) {
+            dirty(f, 41, i, (uint8_t)g_random_int());
+        }
+        dirty(f, 42, 0, 0x21);         /* as it was */
+        dirty(f, 100 + round, 7, 0x8); /* never again */
+        g_assert_true(ram_save_sync(rs, NULL));
+        g_assert_true(ram_save_use_xbzrle(rs, (round < 6 ? 64 : 128) * TARGET_PAGE_SIZE, NULL));
+        before = f->o->bytes;
+        g_assert_true(ram_save_section(rs, f->o, UINT64_MAX, false));
+        if (round > 1) {
+            g_assert_cmpuint(f->o->bytes - before, <, 5 * 4096);
+        }
+        /* what is queued stays as it was; the guest goes on */
+        for (unsigned p = 0; p < 32; p++) {
+            dirty(f, p, 4000, (uint8_t)(round + p));
+        }
+        g_assert_true(out_flush(f->o, NULL));
+        for (unsigned p = 0; p < 32; p++) {
+            dirty(f, p, 4000, 0x21);
+        }
+    }
+    g_assert_true(ram_save_sync(rs, NULL));
+    g_assert_true(ram_save_section(rs, f->o, UINT64_MAX, true));
+    ram_save_get_stats(rs, &s);
+    g_assert_cmpuint(s.remaining_pages, ==, 0);
+    g_assert_cmpuint(s.xbzrle.cache_bytes, ==, 128 * TARGET_PAGE_SIZE);
+    g_assert_cmpuint(s.xbzrle.pages, >=, 10 * 33 + 32);
+    g_assert_cmpuint(s.xbzrle.same, >=, 10);
+    g_assert_cmpuint(s.xbzrle.overflows, >=, 10);
+    g_assert_cmpuint(s.xbzrle.misses, >=, 11);
+    ram_save_free(rs);
+    g_assert_true(out_flush(f->o, NULL));
+
+    g_autofree uint8_t *copy = g_memdup2(f->ram->host, PAGES * TARGET_PAGE_SIZE);
+    GError *err = NULL;
+
+    memset(f->ram->host, 0, PAGES * TARGET_PAGE_SIZE);
+    g_assert_true(load(f, &err));
+    g_assert_no_error(err);
+    g_assert_cmpint(memcmp(f->ram->host, copy, PAGES * TARGET_PAGE_SIZE), ==, 0);
+}
+
+/* A cache that the host has no room for does not begin, or leaves the one there is. */
+static void test_changes_without_room(struct fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) err = NULL;
+    struct ram_save_stats s;
+    struct ram_save *rs;
+
+    (void)data;
+    start(f, &rs, true);
+    g_assert_false(ram_save_use_xbzrle(rs, UINT64_C(1) << 62, &err));
+    g_assert_error(err, FERRY_ERROR, FERRY_ERROR_HOST);
+    g_clear_error(&err);
+    g_assert_true(ram_save_use_xbzrle(rs, TARGET_PAGE_SIZE, &err));
+    g_assert_false(ram_save_use_xbzrle(rs, UINT64_C(1) << 62, &err));
+    g_clear_error(&err);
+    g_assert_true(ram_save_use_xbzrle(rs, UINT64_C(1) << 62, &err)); /* said once */
+    g_assert_true(ram_save_section(rs, f->o, UINT64_MAX, true));
+    ram_save_get_stats(rs, &s);
+    g_assert_cmpuint(s.xbzrle.cache_bytes, ==, TARGET_PAGE_SIZE);
+    ram_save_free(rs);
+}
+
 static void test_zeroing(struct fixture *f, gconstpointer data)
 {
     (void)data;
@@ -385,8 +475,48 @@ static void test_bad_records(struct fixture *f, gconstpointer data)
     bad_record(f, RAM_FLAG_PAGE | RAM_FLAG_CONTINUE, NULL, "bad migration stream");
     bad_record(f, RAM_FLAG_COMPRESS, NULL, "compressed page");
     bad_record(f, RAM_FLAG_MULTIFD, NULL, "Unknown combination of migration flags: 0x200");
-    bad_record(f, RAM_FLAG_XBZRLE, NULL, "Unknown combination");
     bad_record(f, RAM_FLAG_MEM_SIZE | TARGET_PAGE_SIZE, "nobody", "Unknown ramblock \"nobody\"");
+}
+
+/* A page of ram0, when it is to come first, and then changes to it: mark, length, encoding. */
+static void bad_changes(struct fixture *f, bool first, const char *record, size_t len,
+                        const char *text)
+{
+    GError *err = NULL;
+
+    g_byte_array_set_size(f->bytes, 0);
+    out_u8(f->o, STREAM_SECTION_PART);
+    out_be32(f->o, 1);
+    if (first) {
+        out_be64(f->o, RAM_FLAG_ZERO);
+        out_pstr(f->o, "ram0");
+        out_u8(f->o, 0);
+    }
+    out_be64(f->o, RAM_FLAG_XBZRLE);
+    out_pstr(f->o, "ram0");
+    out_bytes(f->o, record, len);
+    out_be64(f->o, RAM_FLAG_EOS);
+    out_u8(f->o, STREAM_FOOTER);
+    out_be32(f->o, 1);
+    g_assert_true(out_flush(f->o, NULL));
+    g_assert_false(load(f, &err));
+    if (!strstr(err->message, text)) {
+        g_error("'%s' lacks '%s'", err->message, text);
+    }
+    g_clear_error(&err);
+}
+
+static void test_bad_changes(struct fixture *f, gconstpointer data)
+{
+    (void)data;
+    bad_changes(f, false, "\1\0\3\0\1x", 6, "changes (xbzrle) of a page that has not come before");
+    bad_changes(f, true, "\2\0\3\0\1x", 6, "unknown kind or longer than a page");
+    bad_changes(f, true, "\1\20\1\0\1x", 6, "unknown kind or longer than a page");
+    bad_changes(f, true, "\1\377\377", 3, "unknown kind or longer than a page");
+    bad_changes(f, true, "\1\0\3\0\2x", 6, "cannot be decoded");
+    bad_changes(f, true, "\1\0\1\5", 4, "cannot be decoded");
+    bad_changes(f, true, "\1\0\5\200\40\1x", 7, "cannot be decoded"); /* takes a byte of EOS */
+    bad_changes(f, true, "\1\20\0", 3, "ended early");
 }
 
 static void bad_list(struct fixture *f, uint64_t total, const char *name, uint64_t length,
@@ -458,10 +588,14 @@ int main(int argc, char **argv)
          "share");
     CASE("/ram/slices", test_slices, NULL);
     CASE("/ram/runs", test_runs, NULL);
+    CASE("/ram/changes/private", test_changes, NULL);
+    CASE("/ram/changes/shared", test_changes, "share");
+    CASE("/ram/changes/without-room", test_changes_without_room, NULL);
     CASE("/ram/zeroing", test_zeroing, NULL);
     CASE("/ram/zeroing/shared", test_zeroing, "share");
     g_test_add_func("/ram/zero-page", test_zero_page);
     CASE("/ram/bad-records", test_bad_records, NULL);
+    CASE("/ram/bad-changes", test_bad_changes, NULL);
     CASE("/ram/bad-lists", test_bad_lists, NULL);
     CASE("/ram/resizable", test_resizable, NULL);
     return g_test_run();

@@ -247,7 +247,7 @@ static gpointer write_on(gpointer opaque)
     struct writer *w = opaque;
 
     for (unsigned i = 0; !g_atomic_int_get(&w->end); i++) {
-        volatile uint64_t *word = (volatile uint64_t *)(void *)w->page + i * 7 % (PAGE / 8);
+        volatile uint64_t *word = (volatile uint64_t *)(void *)w->page + i * 7 % 64 * 8;
 
         *word = *word + 0x0101010101010101u * (i | 1);
     }
@@ -266,7 +266,7 @@ static void test_written_meanwhile(gconstpointer data)
     GThread *thread = g_thread_new("writer", write_on, &w);
 
     memcpy(there, c.old, PAGE);
-    for (unsigned turn = 0; turn < 20000; turn++) {
+    for (unsigned turn = 0; turn < 20000 || deltas < 100; turn++) {
         int got = c.encoder->encode(c.old, c.page, c.out);
 
         if (got == XBZRLE_OVERFLOW) {
