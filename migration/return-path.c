@@ -236,7 +236,8 @@ static bool check_locked(struct return_path *rp, GError **err)
         return false;
     }
     if (rp->closed && !rp->got[RETURN_WAIT_SHUT]) {
-        error_set(err, FERRY_ERROR_PEER, "The destination closed the connection %s",
+        error_set(err, FERRY_ERROR_PEER,
+                  "The destination closed the connection %s: look at its log for the reason",
                   channel_name(rp->ch));
         return false;
     }

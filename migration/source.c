@@ -530,7 +530,7 @@ static void prefer_what_was_said(struct outgoing *out, GError **error)
         return;
     }
     if (return_path_failure(out->rp, REASON_TIMEOUT_MS, &said) ||
-        (cut && !return_path_check(out->rp, &said))) {
+        ((cut || return_path_refused(out->rp, true)) && !return_path_check(out->rp, &said))) {
         g_error_free(*error);
         *error = said;
     }
