@@ -13,10 +13,13 @@ struct monitor {
     bool pretty;
     struct qapi_json_framer *framer;
     bool connected;
-    bool negotiated; /* this client has sent qmp_capabilities */
-    bool oob;        /* and enabled this capability */
-    bool waiting;    /* its output is full: nothing is read until it has gone */
-    bool dropping;   /* its output is overfull: events are dropped, and that was reported */
+    bool negotiated;         /* this client has sent qmp_capabilities */
+    bool oob;                /* and enabled this capability */
+    bool waiting;            /* its output is full: nothing is read until it has gone */
+    bool dropping;           /* its output is overfull: events are dropped, and that was reported */
+    struct pending *pending; /* the request that is being answered, NULL: none */
+    GQueue queue;            /* struct queued *: what came behind it */
+    bool draining;           /* the queue is being worked off: no need to begin that again */
     GHashTable *fds; /* of getfd: name -> descriptor + 1; outlive the connection, as in QEMU */
 };
 

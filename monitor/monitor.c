@@ -4,10 +4,13 @@
  *
  * A client is greeted when it connects; until it sends qmp_capabilities every other command is
  * refused and no event reaches it. Requests are handled in the order in which they come, each to
- * its end before the next is looked at, so answers keep that order too. (Commands never wait; that
- * is why "exec-oob" may be handled in line as well.) When the client goes, what it had negotiated
- * is forgotten, and the next one is greeted anew; descriptors it stored with getfd stay, as in
- * QEMU.
+ * its answer before the next is looked at, so answers keep that order too. Handlers never wait; a
+ * command whose answer takes time (deferred in the schema) is answered from the main loop when it
+ * is there. Meanwhile this client's requests queue up (QUEUE_STOP, then its input waits), while
+ * "exec-oob", events and other clients go on.
+ *
+ * When the client goes, what it had negotiated is forgotten, the answer it waited for is dropped,
+ * and the next one is greeted anew; descriptors it stored with getfd stay, as in QEMU.
  *
  * A client that does not read its answers is not read from: above OUTPUT_STOP bytes of waiting
  * output no further input is taken until all of it has gone. Events cannot be held back like that;
@@ -25,6 +28,7 @@
 
 #define INPUT_CHUNK                                                                                \
     4096 /* bytes taken at a time; bounds what is answered before OUTPUT_STOP counts */
+#define QUEUE_STOP   8 /* requests that wait for an answer given later: no more is read */
 #define OUTPUT_STOP  (1u << 20)
 #define OUTPUT_LIMIT (16u << 20)
 
@@ -177,14 +181,74 @@ static const struct qmp_command *request_command(struct monitor *mon, const stru
     return NULL;
 }
 
-/* What the framer found: a message or the reason why there is none. */
-static void on_message(void *opaque, json_t *message, const GError *bad_json)
+/* A request on its way to an answer. */
+struct pending {
+    struct qmp_answer answer; /* first member */
+    struct monitor *mon;      /* NULL: the client has gone */
+    json_t *id;
+    bool oob; /* not what the others wait for */
+};
+
+/* What came while another request was pending: a message or the reason why there is none. */
+struct queued {
+    json_t *message;
+    GError *bad_json;
+};
+
+static void queued_free(gpointer opaque)
 {
-    struct monitor *mon = opaque;
+    struct queued *q = opaque;
+
+    json_decref(q->message);
+    g_clear_error(&q->bad_json);
+    g_free(q);
+}
+
+static void work_off_queue(struct monitor *mon);
+
+static void on_answer(struct qmp_answer *answer, json_t *ret, const GError *error)
+{
+    struct pending *p = (struct pending *)answer;
+    struct monitor *mon = p->mon;
+
+    if (mon) {
+        send_answer(mon, p->id, ret, error);
+    } else {
+        json_decref(ret);
+    }
+    if (mon && !p->oob) {
+        mon->pending = NULL;
+    }
+    json_decref(p->id);
+    g_free(p);
+    if (mon && !mon->draining) {
+        work_off_queue(mon);
+    }
+}
+
+static void run_command(struct monitor *mon, const struct qmp_command *command,
+                        const struct request *request, json_t *id)
+{
+    struct pending *p = g_new0(struct pending, 1);
+
+    p->answer.send = on_answer;
+    p->mon = mon;
+    p->id = json_incref(id);
+    p->oob = request->oob;
+    if (!p->oob) {
+        mon->pending = p;
+    }
+    mon->set->current = mon;
+    qmp_command_start(command, mon->set->vm, request->arguments, &p->answer);
+    mon->set->current = NULL;
+}
+
+/* What the framer found: a message or the reason why there is none. */
+static void handle(struct monitor *mon, json_t *message, const GError *bad_json)
+{
     struct request request = { 0 };
     const struct qmp_command *command = NULL;
     g_autoptr(GError) error = NULL;
-    json_t *ret = NULL;
 
     if (bad_json) {
         error = g_error_copy(bad_json);
@@ -194,11 +258,42 @@ static void on_message(void *opaque, json_t *message, const GError *bad_json)
         command = request_command(mon, &request, &error);
     }
     if (command) {
-        mon->set->current = mon;
-        ret = qmp_command_call(command, mon->set->vm, request.arguments, &error);
-        mon->set->current = NULL;
+        run_command(mon, command, &request, json_object_get(message, "id"));
+    } else {
+        send_answer(mon, json_object_get(message, "id"), NULL, error);
     }
-    send_answer(mon, json_object_get(message, "id"), ret, error);
+}
+
+static void work_off_queue(struct monitor *mon)
+{
+    if (g_queue_is_empty(&mon->queue)) {
+        return;
+    }
+    mon->draining = true;
+    while (!mon->pending && !g_queue_is_empty(&mon->queue)) {
+        struct queued *q = g_queue_pop_head(&mon->queue);
+
+        handle(mon, q->message, q->bad_json);
+        queued_free(q);
+    }
+    mon->draining = false;
+    chardev_accept_input(mon->chr);
+}
+
+static void on_message(void *opaque, json_t *message, const GError *bad_json)
+{
+    struct monitor *mon = opaque;
+    bool oob = mon->oob && json_is_object(message) && json_object_get(message, "exec-oob");
+    struct queued *q;
+
+    if (oob || (!mon->pending && g_queue_is_empty(&mon->queue))) {
+        handle(mon, message, bad_json);
+        return;
+    }
+    q = g_new0(struct queued, 1);
+    q->message = json_incref(message);
+    q->bad_json = bad_json ? g_error_copy(bad_json) : NULL;
+    g_queue_push_tail(&mon->queue, q);
 }
 
 /* ---- the chardev's front end ---- */
@@ -207,7 +302,7 @@ static size_t can_receive(void *opaque)
 {
     struct monitor *mon = opaque;
 
-    return mon->waiting ? 0 : INPUT_CHUNK;
+    return mon->waiting || mon->queue.length >= QUEUE_STOP ? 0 : INPUT_CHUNK;
 }
 
 static void receive(void *opaque, const uint8_t *buf, size_t len)
@@ -220,6 +315,11 @@ static void receive(void *opaque, const uint8_t *buf, size_t len)
 static void forget_client(struct monitor *mon)
 {
     qapi_json_framer_reset(mon->framer);
+    g_queue_clear_full(&mon->queue, queued_free);
+    if (mon->pending) {
+        mon->pending->mon = NULL;
+        mon->pending = NULL;
+    }
     mon->connected = false;
     mon->negotiated = false;
     mon->oob = false;
@@ -269,6 +369,7 @@ void monitor_free(struct monitor *mon)
         chardev_notify_writable(mon->chr, NULL, NULL);
         chardev_detach(mon->chr);
     }
+    forget_client(mon);
     qapi_json_framer_free(mon->framer);
     g_hash_table_unref(mon->fds);
     g_free(mon);

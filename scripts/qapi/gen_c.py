@@ -291,7 +291,12 @@ def _returns_value(command):
 
 def _handler(command):
     arguments = ['struct vm *vm']
-    if not command.gen:
+    if command.deferred:
+        if command.arg:
+            arguments.append(f'const {struct_name(command.arg)} *arg')
+        arguments.append('struct qmp_answer *answer')
+        result = 'bool '
+    elif not command.gen:
         if command.arg:
             arguments.append('json_t *arg')
         result = 'json_t *' if command.ret else 'bool '
@@ -305,6 +310,11 @@ def _handler(command):
     return f'{result}qmp_{c_name(command.name)}({", ".join(arguments)})'
 
 
+def _answerer(command):
+    return (f'void qmp_{c_name(command.name)}_answer(struct qmp_answer *answer, '
+            f'{c_type(command.ret)}ret, GError *error)')
+
+
 def commands_header(types):
     out = Writer()
     out.add('#ifndef QAPI_QAPI_COMMANDS_H')
@@ -316,12 +326,33 @@ def commands_header(types):
     out.add('/*')
     out.add(' * Handlers. They run on the main loop thread with the machine lock held. arg belongs to the')
     out.add(' * caller. A result belongs to the caller, NULL or false means failure with *err set.')
+    out.add(' *')
+    out.add(' * A handler that gets a struct qmp_answer and returns true has given the answer with')
+    out.add(' * qmp_..._answer(), or somebody will, once, on the main loop thread with the machine lock')
+    out.add(' * held; ret (or, when it is NULL, error) is stolen. After false the answer is not touched.')
     out.add(' */')
     for command in types.schema.commands:
         out.add(_handler(command) + ';')
+        if command.deferred:
+            out.add(_answerer(command) + ';')
     out.add()
     out.add('#endif')
     return out.text()
+
+
+def _deferred_source(out, command):
+    name = c_name(command.name)
+    out.add(f'static bool call_{name}(struct vm *vm, void *arg, struct qmp_answer *answer, '
+            'GError **err)')
+    out.add('{')
+    if not command.arg:
+        out.add('    (void)arg;')
+    out.add(f'    return qmp_{name}(vm, {"arg, " if command.arg else ""}answer, err);')
+    out.add('}')
+    out.add(_answerer(command))
+    out.add('{')
+    out.add(f'    qmp_answer_give(answer, &{table(command.ret)}, &ret, error);')
+    out.add('}')
 
 
 def commands_source(types):
@@ -330,6 +361,9 @@ def commands_source(types):
     for command in types.schema.commands:
         name = c_name(command.name)
         out.add()
+        if command.deferred:
+            _deferred_source(out, command)
+            continue
         out.add(f'static bool call_{name}(struct vm *vm, void *arg, json_t **ret, GError **err)')
         out.add('{')
         pass_arg = 'arg, ' if command.arg else ''
@@ -359,8 +393,10 @@ def commands_source(types):
     out.add('const struct qmp_command qmp_commands[] = {')
     for command in types.schema.commands:
         arg = f'&{table(command.arg)}' if command.arg else 'NULL'
+        call = f'call_{c_name(command.name)}'
+        calls = f'NULL, {call}' if command.deferred else f'{call}, NULL'
         out.add(f'    {{ {c_string(command.name)}, {arg}, {str(command.oob).lower()}, '
-                f'{str(command.gen).lower()}, call_{c_name(command.name)} }},')
+                f'{str(command.gen).lower()}, {calls} }},')
     out.add('};')
     out.add('const size_t qmp_command_count = G_N_ELEMENTS(qmp_commands);')
     return out.text()

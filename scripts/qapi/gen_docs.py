@@ -56,6 +56,8 @@ class Reference:
         notes = [kind, f'since {item.doc.since}'] if item.doc else [kind]
         if isinstance(item, Command) and item.oob:
             notes.append('may run out of band')
+        if isinstance(item, Command) and item.deferred:
+            notes.append('answered later')
         notes += [f'feature `{name}`' for name in item.features]
         self.add('*' + ', '.join(notes) + '*\n')
         if item.doc and paragraph(item.doc.body):

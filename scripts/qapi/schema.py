@@ -139,6 +139,7 @@ class Command:
         self.ret = None
         self.oob = False
         self.gen = True
+        self.deferred = False
         self.features = []
 
 
@@ -156,7 +157,7 @@ KEYS = {
     'struct': ({'data'}, {'base', 'features'}),
     'union': ({'base', 'discriminator', 'data'}, {'features'}),
     'alternate': ({'data'}, {'features'}),
-    'command': (set(), {'data', 'returns', 'boxed', 'gen', 'allow-oob', 'features'}),
+    'command': (set(), {'data', 'returns', 'boxed', 'gen', 'allow-oob', 'deferred', 'features'}),
     'event': (set(), {'data', 'boxed', 'features'}),
 }
 
@@ -386,11 +387,16 @@ class Schema:
                     result.name not in self.pragmas['command-returns-exceptions']:
                 raise QapiError(where, f"Command '{result.name}' must return an object: "
                                        "a scalar can never be extended")
-        for key in ('boxed', 'gen', 'allow-oob'):
+        for key in ('boxed', 'gen', 'allow-oob', 'deferred'):
             if not isinstance(value.get(key, True), bool):
                 raise QapiError(where, f"'{key}' of '{result.name}' must be true or false")
         result.gen = value.get('gen', True)
         result.oob = value.get('allow-oob', False)
+        result.deferred = value.get('deferred', False)
+        if result.deferred and (result.oob or not result.gen or not result.ret
+                                or not result.ret.pointer):
+            raise QapiError(where, f"'{result.name}' is deferred: it returns an object, is generated "
+                                   "and does not run out of band")
 
     def _fill_event(self, result, expression):
         result.arg = self._arg(result, expression.value, expression.where)

@@ -118,6 +118,11 @@ class TestErrors(GeneratorCase):
         ("{ 'command': 'foo', 'boxed': true, 'data': { 'a': 'int' } }", 1,
          "'foo': boxed needs a named type"),
         ("{ 'command': 'foo', 'gen': 'no' }", 1, "'gen' of 'foo' must be true or false"),
+        (BASE + "{ 'command': 'foo', 'returns': 'Pair', 'deferred': 1 }", 3,
+         "'deferred' of 'foo' must be true or false"),
+        ("{ 'command': 'foo', 'deferred': true }", 1, "'foo' is deferred: it returns an object"),
+        (BASE + "{ 'command': 'foo', 'returns': 'Pair', 'deferred': true, 'allow-oob': true }", 3,
+         'does not run out of band'),
         ("{ 'command': 'foo', 'features': [ 'A' ] }", 1, "Bad feature 'A'"),
         # documentation
         ("{ 'pragma': { 'doc-required': true } }\n{ 'command': 'foo' }", 2,
@@ -167,6 +172,8 @@ class TestOutput(GeneratorCase):
 { 'command': 'get-text', 'data': { 'e': 'Either', '*n': 'Node' }, 'returns': 'str' }
 { 'command': 'raw', 'data': { 'x': 'int' }, 'returns': 'Pair', 'gen': false }
 { 'command': 'boxed', 'boxed': true, 'data': 'Inner', 'allow-oob': true, 'features': [ 'f' ] }
+{ 'command': 'slow', 'data': { 'x': 'int' }, 'returns': 'Pair', 'deferred': true }
+{ 'command': 'slow-list', 'returns': [ 'Pair' ], 'deferred': true }
 { 'event': 'HAPPENED', 'data': { '*kind': 'Kind', '*pair': 'Pair', 'list': [ 'str' ] } }
 { 'event': 'ALSO_HAPPENED', 'boxed': true, 'data': 'Pair' }
 '''
@@ -185,7 +192,10 @@ class TestOutput(GeneratorCase):
                 'char *qmp_get_text(struct vm *vm, const struct qmp_get_text_arg *arg, '
                 'GError **err);',
                 'json_t *qmp_raw(struct vm *vm, json_t *arg, GError **err);',
-                'bool qmp_boxed(struct vm *vm, const Inner *arg, GError **err);']:
+                'bool qmp_boxed(struct vm *vm, const Inner *arg, GError **err);',
+                'bool qmp_slow(struct vm *vm, const struct qmp_slow_arg *arg, '
+                'struct qmp_answer *answer, GError **err);',
+                'void qmp_slow_answer(struct qmp_answer *answer, Pair *ret, GError *error);']:
             self.assertIn(line, commands.split('\n'))
         events = self.output('qapi-events.h')
         self.assertIn('void qapi_event_send_happened(struct vm *vm, bool has_kind, Kind kind, '
