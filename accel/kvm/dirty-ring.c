@@ -101,6 +101,25 @@ static uint32_t ring_take(struct kvm_vcpu *v)
     return taken;
 }
 
+uint64_t kvm_ring_dirtied(struct kvm_vcpu *v)
+{
+    struct kvm *kvm = v->kvm;
+    uint64_t n;
+
+    if (!v->ring) {
+        return 0;
+    }
+    mutex_lock(&kvm->dirty_lock);
+    n = v->ring_next;
+    while (n - v->ring_next < kvm->ring_entries &&
+           __atomic_load_n(&v->ring[n & (kvm->ring_entries - 1)].flags, __ATOMIC_ACQUIRE) &
+               KVM_DIRTY_GFN_F_DIRTY) {
+        n++;
+    }
+    mutex_unlock(&kvm->dirty_lock);
+    return n;
+}
+
 /* Returns the number taken from the fullest ring. */
 static uint32_t take_all(struct kvm *kvm)
 {

@@ -4,12 +4,18 @@
 #define ACCEL_KVM_INTERNAL_H
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "accel/accel.h"
 #include "accel/kvm.h"
+#include "system/pace.h"
 #include "system/vcpu.h"
 #include "system/vm.h"
+
+/* Makes a vCPU thread leave KVM_RUN. */
+#define KVM_KICK_SIGNAL SIGUSR1
 
 /* One KVM memory slot per RAM map, same index; the slot id is the index. */
 struct kvm_slot {
@@ -43,7 +49,15 @@ struct kvm_vcpu {
 
     /* dirty ring; dirty_lock */
     struct kvm_dirty_gfn *ring;
-    uint32_t ring_next;
+    uint64_t ring_next; /* entries taken since the vCPU was made */
+
+    /* brakes; the vCPU's thread alone */
+    struct vcpu_pace pace;
+    timer_t pace_timer;
+    bool pace_timer_made, pace_timer_failed, pace_armed;
+    int64_t pace_began_ns, pace_used_ns; /* when it entered the guest; 0: not braked */
+    uint64_t pace_dirtied;
+    int64_t rest_until_ns; /* CLOCK_MONOTONIC; 0: no rest is due */
 };
 
 struct kvm {
@@ -97,6 +111,7 @@ bool kvm_slots_log(struct kvm *kvm, bool on, GError **err);
 /* vcpu.c */
 bool kvm_vcpus_create(struct kvm *kvm, GError **err);
 void kvm_vcpus_destroy(struct kvm *kvm);
+void kvm_kick_all(struct vm *vm);
 void kvm_pause(struct vm *vm);
 void kvm_resume(struct vm *vm);
 /*
@@ -104,6 +119,13 @@ void kvm_resume(struct vm *vm);
  * buffered about dirtied pages has been flushed. False after 30 s. No locks held.
  */
 bool kvm_vcpus_flush(struct kvm *kvm, GError **err);
+
+/* pace.c: brakes on the vCPU's own thread. enter: about to go into the guest; leave: back from it
+ * (neither with the machine lock held); resting: must sleep until rest_until_ns. */
+void kvm_pace_enter(struct kvm_vcpu *v);
+void kvm_pace_leave(struct kvm_vcpu *v);
+bool kvm_pace_resting(struct kvm_vcpu *v);
+void kvm_pace_free(struct kvm_vcpu *v); /* at the thread's end */
 
 /* exit.c: handles the exit in run; false: the vCPU must look at its requests before going on. */
 bool kvm_handle_exit(struct kvm_vcpu *v);
@@ -129,6 +151,9 @@ void kvm_ring_start(struct kvm *kvm);
 void kvm_ring_stop(struct kvm *kvm);
 /* Takes everything out of all rings into the slots' bits and re-arms those pages. dirty_lock. */
 void kvm_ring_harvest(struct kvm *kvm);
+/* Pages that the vCPU has dirtied since it was made, as far as its ring knows; 0 without one. No
+ * dirty_lock. */
+uint64_t kvm_ring_dirtied(struct kvm_vcpu *v);
 /* On a vCPU thread: its ring is full. */
 void kvm_ring_full(struct kvm_vcpu *v);
 

@@ -403,6 +403,7 @@ const struct accel_ops kvm_accel_ops = {
     .stop = accel_kvm_stop,
     .resume = accel_kvm_resume,
     .pause = accel_kvm_pause,
+    .kick = kvm_kick_all,
     .reset = kvm_reset,
     .irq_line = kvm_irq_line,
     .msi = kvm_msi,

@@ -3,7 +3,8 @@
  * vCPU threads: starting, stopping, kicking, and work done on them.
  *
  * A thread is parked (waits on its condition, machine lock) or in its run loop (no lock, except
- * while an exit reaches a device). Between KVM_RUN calls nothing is pending in the kernel half: an
+ * while an exit reaches a device). One that rests because it is throttled (pace.c) is parked too,
+ * with a deadline. Between KVM_RUN calls nothing is pending in the kernel half: an
  * exit that was handled is completed by entering KVM_RUN once more with immediate_exit set, so a
  * parked vCPU's state is always consistent.
  *
@@ -24,7 +25,6 @@
 #include "kvm-internal.h"
 #include "util/error.h"
 
-#define KICK_SIGNAL   SIGUSR1
 #define FLUSH_TIMEOUT (30 * G_TIME_SPAN_SECOND)
 #define FLUSH_RETRY   (10 * G_TIME_SPAN_MILLISECOND)
 
@@ -35,27 +35,45 @@ struct vcpu_work {
     bool done;
 };
 
-static void on_kick(int sig)
-{
-    (void)sig; /* only there to interrupt KVM_RUN */
-}
-
 static void set_immediate_exit(struct kvm_vcpu *v, uint8_t value)
 {
     __atomic_store_n(&v->run->immediate_exit, value, __ATOMIC_SEQ_CST);
+}
+
+/* Interrupts KVM_RUN. Who kicks has set immediate_exit, except for the timer of the thread's own
+ * pace. */
+static void on_kick(int sig, siginfo_t *info, void *context)
+{
+    (void)sig;
+    (void)context;
+    if (info->si_code == SI_TIMER) {
+        set_immediate_exit(info->si_value.sival_ptr, 1);
+    }
 }
 
 static void kick(struct kvm_vcpu *v)
 {
     set_immediate_exit(v, 1);
     if (v->thread_started) {
-        pthread_kill(v->pthread, KICK_SIGNAL);
+        pthread_kill(v->pthread, KVM_KICK_SIGNAL);
     }
 }
 
 void kvm_kick_vcpu(struct vcpu *vcpu)
 {
     kick(vcpu->accel_data);
+}
+
+void kvm_kick_all(struct vm *vm)
+{
+    struct kvm *kvm = kvm_of(vm);
+
+    for (unsigned i = 0; i < kvm->vcpu_count; i++) {
+        kick(&kvm->vcpus[i]);
+        /* one that rests: without the lock it may be missed, and then sleeps to the end of its rest
+         */
+        cond_signal(&kvm->vcpus[i].wake);
+    }
 }
 
 static void run_work(struct kvm_vcpu *v)
@@ -119,6 +137,14 @@ static bool run_once(struct kvm_vcpu *v)
     return kvm_handle_exit(v);
 }
 
+static void park(struct kvm_vcpu *v)
+{
+    if (!v->parked) {
+        v->parked = true;
+        cond_broadcast(&v->kvm->parked_cond);
+    }
+}
+
 static gpointer vcpu_thread(gpointer opaque)
 {
     struct kvm_vcpu *v = opaque;
@@ -128,7 +154,7 @@ static gpointer vcpu_thread(gpointer opaque)
 
     /* signals for the process belong to the main thread */
     sigfillset(&set);
-    sigdelset(&set, KICK_SIGNAL);
+    sigdelset(&set, KVM_KICK_SIGNAL);
     sigdelset(&set, SIGBUS);
     sigdelset(&set, SIGSEGV);
     pthread_sigmask(SIG_SETMASK, &set, NULL);
@@ -146,20 +172,25 @@ static gpointer vcpu_thread(gpointer opaque)
         }
         /* somebody asked the main loop for a reset or a stop: the guest must not run past it */
         if (!kvm->running || v->held || vm_request_pending(vm)) {
-            if (!v->parked) {
-                v->parked = true;
-                cond_broadcast(&kvm->parked_cond);
-            }
+            park(v);
             cond_wait(&v->wake, &vm->lock);
+            continue;
+        }
+        if (kvm_pace_resting(v)) {
+            park(v);
+            cond_wait_until(&v->wake, &vm->lock, v->rest_until_ns / 1000 + 1);
             continue;
         }
         v->parked = false;
         set_immediate_exit(v, 0);
         vm_unlock(vm);
+        kvm_pace_enter(v);
         while (run_once(v)) {
         }
+        kvm_pace_leave(v);
         vm_lock(vm);
     }
+    kvm_pace_free(v);
     v->parked = true;
     cond_broadcast(&kvm->parked_cond);
     vm_unlock(vm);
@@ -282,7 +313,7 @@ static bool vcpu_create(struct kvm *kvm, unsigned i, GError **err)
 
 bool kvm_vcpus_create(struct kvm *kvm, GError **err)
 {
-    struct sigaction sa = { .sa_handler = on_kick };
+    struct sigaction sa = { .sa_sigaction = on_kick, .sa_flags = SA_SIGINFO };
     unsigned count = kvm->vm->vcpu_count;
     int max = kvm_check_extension(kvm->vm, KVM_CAP_MAX_VCPUS);
 
@@ -291,7 +322,7 @@ bool kvm_vcpus_create(struct kvm *kvm, GError **err)
                   count);
         return false;
     }
-    sigaction(KICK_SIGNAL, &sa, NULL);
+    sigaction(KVM_KICK_SIGNAL, &sa, NULL);
     kvm->vcpus = g_new0(struct kvm_vcpu, count);
     for (unsigned i = 0; i < count; i++) {
         if (!vcpu_create(kvm, i, err)) {

@@ -30,6 +30,9 @@ struct accel_ops {
      */
     void (*resume)(struct vm *vm);
     void (*pause)(struct vm *vm);
+    /* Makes every vCPU look up from the guest once, so that it sees what has changed for it. Any
+     * thread, no lock needed. NULL: no vCPUs run. */
+    void (*kick)(struct vm *vm);
     void (*reset)(struct vm *vm); /* vCPUs and in-kernel devices to power-on state; stopped */
 
     void (*irq_line)(struct vm *vm, unsigned gsi, bool level); /* GSIs 0-23 */

@@ -2,8 +2,8 @@
 /*
  * How much of the time vCPUs may run, so that a guest writes no faster than a migration can send.
  *
- * Two brakes, both applied by a vCPU's own thread between two stays in the guest, in slices of a few
- * milliseconds, so that the guest's timers and interrupts go on:
+ * Two brakes, both applied by a vCPU's own thread between two stays in the guest, in slices of a
+ * few milliseconds, so that the guest's timers and interrupts go on:
  *
  *   throttle  a share of the time that every vCPU sleeps (auto-converge)
  *   limit     a number of pages per second that one vCPU may dirty (dirty-limit, needs the dirty
@@ -31,8 +31,8 @@ unsigned vcpu_throttle_get(const struct vm *vm);
 
 /*
  * Lets vCPU `cpu` dirty at most so many pages a second, 0: as many as it likes. The caller has seen
- * to it that the ring counts them (kvm_dirty_use()). Any thread, no lock needed; takes effect within
- * a slice (10 ms).
+ * to it that the ring counts them (kvm_dirty_use()). Any thread, no lock needed; takes effect
+ * within a slice (10 ms).
  */
 void vcpu_limit_set(struct vm *vm, unsigned cpu, uint64_t pages_per_s);
 uint64_t vcpu_limit_get(const struct vm *vm, unsigned cpu);

@@ -19,6 +19,10 @@ struct vcpu {
     GThread *thread;
     int thread_id;    /* kernel tid, 0 before it started */
     void *accel_data; /* struct kvm_vcpu */
+    struct {
+        _Atomic uint64_t pages_per_s; /* 0: none */
+        _Atomic int64_t slept_ns;
+    } limit; /* system/throttle.h */
 };
 
 /*

@@ -52,6 +52,7 @@ struct vm {
     GPtrArray *devices; /* struct device *, in order of realisation */
     struct vcpu **vcpus;
     unsigned vcpu_count;
+    _Atomic unsigned throttle; /* system/throttle.h */
 
     /* what the command line said */
     const struct vm_config *config; /* of the machine; borrowed, NULL in unit tests */
