@@ -13,13 +13,14 @@
 
 #include "text.h"
 
-#define WIDTH     960.0
-#define LEFT      84.0 /* of the panels */
-#define RIGHT     936.0
-#define GAP       44.0
-#define LIST_LINE 18.0
-#define LIST_MAX  40  /* decisions written out */
-#define WRAP      118 /* characters of a decision in one line */
+#define WIDTH      960.0
+#define LEFT       84.0 /* of the panels */
+#define RIGHT      936.0
+#define GAP        44.0
+#define LIST_LINE  18.0
+#define LIST_MAX   40  /* decisions written out */
+#define WRAP       118 /* characters of a decision in one line */
+#define WRAP_LINES 4
 
 #define COLOR_REMAIN "#1f5fa8"
 #define COLOR_LINK   "#2a8a4a"
@@ -108,7 +109,7 @@ static const char *byte_unit(double max, double *unit)
 /* Frame, grid and labels; stretches max to a whole number of steps. */
 static void value_axis(struct chart *c, struct panel *p, double unit, const char *title)
 {
-    double step = nice_step(p->max / unit, 5);
+    double step = nice_step(p->max / unit, 7);
     double top = ceil(p->max / unit / step - 1e-9) * step;
     g_autofree char *attributes = NULL;
 
@@ -129,11 +130,14 @@ static void value_axis(struct chart *c, struct panel *p, double unit, const char
 
 static void time_axis(struct chart *c, const struct panel *p, bool labels)
 {
-    double step = nice_step(c->seconds, 10);
+    bool short_one = c->seconds < 1;
+    double unit = short_one ? 1e-3 : 1;
+    double span = c->seconds / unit;
+    double step = nice_step(span, 10);
     double bottom = p->top + p->height;
 
-    for (double t = 0; t <= c->seconds * (1 + 1e-9); t += step) {
-        double x = x_of(c, t);
+    for (double t = 0; t <= span * (1 + 1e-9); t += step) {
+        double x = x_of(c, t * unit);
         g_autofree char *label = tick_text(t, step);
 
         line(c, x, bottom, x, bottom + 4, "class=\"axis\"");
@@ -143,7 +147,8 @@ static void time_axis(struct chart *c, const struct panel *p, bool labels)
     }
     if (labels) {
         text(c, (LEFT + RIGHT) / 2, bottom + 36, "class=\"unit\" text-anchor=\"middle\"",
-             "seconds since the migration began");
+             short_one ? "milliseconds since the migration began"
+                       : "seconds since the migration began");
     }
 }
 
@@ -252,6 +257,10 @@ static void remainder_line(struct chart *c, const struct panel *p)
         g_string_append_printf(c->out, "<circle cx=\"%s\" cy=\"%s\" r=\"2.5\" fill=\"%s\"/>\n",
                                NUM(x), NUM(y), COLOR_REMAIN);
     }
+    if (!g_strcmp0(c->m->status, "completed") && c->m->total_ms >= 0) {
+        g_string_append_printf(points, "%s,%s ", NUM(x_of(c, (double)c->m->total_ms / 1e3)),
+                               NUM(y_of(p, 0)));
+    }
     g_string_append_printf(c->out,
                            "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"2\" "
                            "points=\"%s\"/>\n",
@@ -295,6 +304,24 @@ static void decision_marks(struct chart *c, const struct panel *p, bool numbers)
 
 /* ---- the whole ---- */
 
+/* A text in as many lines as it needs, up to WRAP_LINES; returns where the next one goes. */
+static double wrapped(struct chart *c, double y, const char *content)
+{
+    for (unsigned i = 0; *content && i < WRAP_LINES; i++, y += LIST_LINE) {
+        g_autofree char *fitted = text_fit(content, i ? WRAP - 4 : WRAP);
+        size_t n = strlen(fitted);
+        char *blank = content[n] ? strrchr(fitted, ' ') : NULL;
+
+        if (blank && blank > fitted) {
+            n = (size_t)(blank - fitted);
+            *blank = 0;
+        }
+        text(c, i ? LEFT + 18 : LEFT, y, "class=\"key\"", fitted);
+        content += n + (blank ? strspn(content + n, " ") : 0);
+    }
+    return y;
+}
+
 static double decision_list(struct chart *c, double y)
 {
     const GPtrArray *list = c->m->decisions;
@@ -312,12 +339,8 @@ static double decision_list(struct chart *c, double y)
         g_autofree char *all = g_strdup_printf("%u  after %s, round %" G_GINT64_FORMAT ": %s%s%s%s",
                                                i + 1, when, MAX(d->round, 0), d->action, value,
                                                d->reason ? ": " : "", d->reason ? d->reason : "");
-        g_autofree char *fitted = text_fit(all, WRAP);
-        g_autofree char *cut =
-            strlen(fitted) < strlen(all) ? g_strconcat(fitted, "...", NULL) : g_strdup(fitted);
 
-        text(c, LEFT, y, "class=\"key\"", cut);
-        y += LIST_LINE;
+        y = wrapped(c, y, all);
     }
     if (list->len > LIST_MAX) {
         g_autofree char *more = g_strdup_printf("and %u more", list->len - LIST_MAX);
@@ -333,7 +356,7 @@ static char *subtitle(const move *m)
     g_autofree char *total = text_duration_us(m->total_ms * 1000);
     g_autofree char *pause = text_duration_us(m->downtime_ms * 1000);
     g_autofree char *sent = text_bytes((double)m->transferred);
-    g_autofree char *rounds = text_plural((int64_t)m->rounds->len, "round", "rounds");
+    g_autofree char *rounds = text_plural(move_round_count(m), "round", "rounds");
     GString *s = g_string_new(m->status ? m->status : "unknown");
 
     if (m->total_ms >= 0) {

@@ -74,7 +74,7 @@ static void print_migration(const move *m)
         g_autofree char *sent = text_bytes((double)m->transferred);
         g_autofree char *remain = text_bytes((double)m->remaining);
         g_autofree char *total = text_bytes((double)m->total);
-        g_autofree char *rounds = text_plural(MAX(m->syncs, 0), "round", "rounds");
+        g_autofree char *rounds = text_plural(move_round_count(m), "round", "rounds");
 
         line("memory",
              g_strdup_printf("%s sent in %s, %s of %s remain", sent, rounds, remain, total));

@@ -205,6 +205,14 @@ int64_t move_page_size(const move *m)
     return m->page_size > 0 && m->page_size <= (1 << 30) ? m->page_size : 4096;
 }
 
+int64_t move_round_count(const move *m)
+{
+    const struct move_round *last =
+        m->rounds->len ? &g_array_index(m->rounds, struct move_round, m->rounds->len - 1) : NULL;
+
+    return MAX(last ? last->number : m->syncs, 0);
+}
+
 double move_dirty_rate(const move *m)
 {
     return m->dirty_pages_rate < 0 ? -1 : (double)m->dirty_pages_rate * (double)move_page_size(m);

@@ -55,7 +55,10 @@ bool move_is_over(const move *m);
 bool move_is_running(const move *m);
 /* Bytes per second that the guest dirties; -1 when unknown. */
 double move_dirty_rate(const move *m);
-/* The sizes of pages that rounds count in. */
+/* How many rounds there were, 0 when unknown: what the history says, or else QEMU's count, in which
+ * the first and the last collection of dirty pages are one each. */
+int64_t move_round_count(const move *m);
+/* The size of pages that rounds count in. */
 int64_t move_page_size(const move *m);
 
 /* Where the guest is, as a sentence without a full stop; from run state and status. */

@@ -290,8 +290,9 @@ static void draw(struct view *v)
         enum style style = (enum style)(line[0] - '0');
         bool styled = v->styled || style == ALERT;
 
-        g_string_append_printf(out, "%s%s%s\033[K%s", styled ? style_on[style] : "", line + 1,
-                               styled ? "\033[0m" : "", i + 1 < v->lines->len ? "\r\n" : "\033[J");
+        /* erased first: behind a line that reaches the edge, that would take its last character */
+        g_string_append_printf(out, "\033[K%s%s%s%s", styled ? style_on[style] : "", line + 1,
+                               styled ? "\033[0m" : "", i + 1 < v->lines->len ? "\r\n" : "");
     }
     emit(out->str, out->len);
 }

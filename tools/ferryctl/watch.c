@@ -159,7 +159,7 @@ static void print_result(const struct watch *w)
     g_autofree char *total = text_duration_us(m->total_ms * 1000);
     g_autofree char *pause = text_duration_us(m->downtime_ms * 1000);
     g_autofree char *sent = text_bytes((double)m->transferred);
-    g_autofree char *rounds = text_plural(m->syncs, "round", "rounds");
+    g_autofree char *rounds = text_plural(move_round_count(m), "round", "rounds");
 
     if (m->total_ms < 0) { /* the receiving side counts nothing */
         g_autofree char *where = move_whereabouts(m);
