@@ -89,9 +89,22 @@ void migration_options_get(struct migration *m,
 void migration_hold(struct migration *m, MigrationHoldPoint point, atomic_bool *cancelled);
 
 /* --- outgoing side: source.c, switchover.c --- */
+
+/* What a pause consists of, in the order in which it happens. */
+enum pause_part {
+    PAUSE_STOP,    /* vCPUs stop */
+    PAUSE_SYNC,    /* the last look at what was dirtied */
+    PAUSE_MEMORY,  /* the rest of the memory, until it is written */
+    PAUSE_DEVICES, /* device state, until it is written */
+    PAUSE_LOAD,    /* until the destination says that it has loaded everything */
+    PAUSE_CONFIRM, /* until it says that the guest runs */
+    PAUSE_PARTS,
+};
+
 struct outgoing_stats {
     int64_t start_ns, active_ns, end_ns; /* CLOCK_MONOTONIC */
     int64_t stop_ns, downtime_ns;        /* guest stopped; 0 until then */
+    int64_t pause_ns[PAUSE_PARTS];       /* its parts */
     int64_t expected_downtime_us;
     uint64_t bytes, precopy_bytes, downtime_bytes;
     double bytes_per_s; /* measured in the last round */
@@ -125,6 +138,7 @@ struct outgoing {
     int64_t clocks_stopped_ns; /* where the guest's pause begins on its own clocks, see
                                   x86_clock_stopped_at() */
     int64_t last_sync_ns;      /* cost of the last dirty sync */
+    int64_t pause_mark_ns;     /* until here the pause's parts are known */
 
     struct outgoing_stats stats;      /* m */
     struct migration_history history; /* m */
@@ -145,10 +159,10 @@ void outgoing_abandon(struct outgoing *out);
 bool outgoing_check(struct outgoing *out, GError **err); /* cancelled? return path broken? */
 /* Sleeps up to ms; false when cancelled meanwhile. */
 bool outgoing_sleep(struct outgoing *out, unsigned ms);
-void outgoing_ping(struct outgoing *out, uint32_t value);
-
 /* What the run does or waits for from now on; its thread, without m. */
 void outgoing_phase(struct outgoing *out, MigrationPhase phase);
+void outgoing_ping(struct outgoing *out, uint32_t value);
+
 /* switchover.c. Stops the guest, sends the rest, commits. True: the destination has the guest.
  * False: see outgoing_abort(). */
 bool switchover_run(struct outgoing *out, bool *again, GError **err);

@@ -69,6 +69,18 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
     if (status == MIGRATION_STATUS_COMPLETED) {
         info->has_downtime = true;
         info->downtime = (s.downtime_ns + 999999) / 1000000;
+        if (s.stop_ns) {
+            MigrationPause *p = g_new0(MigrationPause, 1);
+
+            p->whole = s.downtime_ns / 1000;
+            p->stop = s.pause_ns[PAUSE_STOP] / 1000;
+            p->sync = s.pause_ns[PAUSE_SYNC] / 1000;
+            p->memory = s.pause_ns[PAUSE_MEMORY] / 1000;
+            p->devices = s.pause_ns[PAUSE_DEVICES] / 1000;
+            p->load = s.pause_ns[PAUSE_LOAD] / 1000;
+            p->confirm = s.pause_ns[PAUSE_CONFIRM] / 1000;
+            info->pause = p;
+        }
     } else {
         info->has_expected_downtime = true;
         info->expected_downtime = (s.expected_downtime_us + 999) / 1000;

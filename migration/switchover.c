@@ -112,6 +112,17 @@ bool switchover_due(struct outgoing *out, struct switchover_judge *j,
     return false;
 }
 
+/* Ends a part of the pause. */
+static void pause_part(struct outgoing *out, enum pause_part part)
+{
+    int64_t now = migration_now_ns();
+
+    mutex_lock(&out->m->lock);
+    out->stats.pause_ns[part] = now - out->pause_mark_ns;
+    mutex_unlock(&out->m->lock);
+    out->pause_mark_ns = now;
+}
+
 /*
  * Stops the guest for the switchover. False without *err: it asked for a reset or a shutdown
  * meanwhile, which goes first; it is as it was. Machine lock held.
@@ -132,6 +143,8 @@ static bool stop_guest(struct outgoing *out)
     out->guest_stopped = true;
     /* it has waited for the vCPUs, and the guest's time went on meanwhile */
     out->clocks_stopped_ns = x86_clock_stopped_at(out->vm);
+    out->pause_mark_ns = begun;
+    pause_part(out, PAUSE_STOP);
     return true;
 }
 
@@ -209,16 +222,19 @@ static bool send_state(struct outgoing *out, json_t *devices, GError **err)
         qapi_event_send_migration_pass(out->vm, (int64_t)rs.sync_count);
     }
     vm_unlock(out->vm);
+    pause_part(out, PAUSE_SYNC);
     ram_save_section(out->ram, out->o, UINT64_MAX, true);
     if (!out_flush(out->o, err) || !outgoing_check(out, err)) {
         return false;
     }
+    pause_part(out, PAUSE_MEMORY);
     vm_lock(out->vm);
     bool ok = savevm_save(out->vm->savevm, out->o, devices, err);
     vm_unlock(out->vm);
     if (!ok || !out_flush(out->o, err) || !send_eof(out, err)) {
         return false;
     }
+    pause_part(out, PAUSE_DEVICES);
     mutex_lock(&out->m->lock);
     out->stats.bytes = out->o->bytes;
     out->stats.downtime_bytes = out->o->bytes - before;
@@ -226,15 +242,14 @@ static bool send_state(struct outgoing *out, json_t *devices, GError **err)
     return true;
 }
 
-/* Takes over `devices`. It comes after the end: the destination loads while this is made and sent.
- */
+/* Takes over `devices`; NULL: none is wanted. It comes after the end: the destination loads while
+ * this is made and sent. */
 static bool send_description(struct outgoing *out, json_t *devices, GError **err)
 {
     g_autofree char *text = NULL;
     json_t *desc;
 
-    if (out->m->cfg->suppress_vmdesc) {
-        json_decref(devices);
+    if (!devices) {
         return true;
     }
     desc = json_object();
@@ -254,6 +269,7 @@ static bool wait_for_shut(struct outgoing *out, bool closing_refuses, GError **e
 {
     outgoing_phase(out, MIGRATION_PHASE_CONFIRM);
     if (return_path_wait(out->rp, RETURN_WAIT_SHUT, SHUT_TIMEOUT_MS, err)) {
+        pause_part(out, PAUSE_CONFIRM);
         return true;
     }
     if (return_path_refused(out->rp, closing_refuses)) {
@@ -271,6 +287,7 @@ static bool hand_over_to_ferry(struct outgoing *out, GError **err)
     if (!return_path_wait(out->rp, RETURN_WAIT_READY, READY_TIMEOUT_MS, err)) {
         return false;
     }
+    pause_part(out, PAUSE_LOAD);
     migration_hold(out->m, MIGRATION_HOLD_POINT_READY, &out->cancelled);
     if (!outgoing_check(out, err) || !commit(out, err)) {
         return false;
@@ -343,7 +360,10 @@ bool switchover_run(struct outgoing *out, bool *again, GError **err)
     outgoing_phase(out, MIGRATION_PHASE_SWITCHOVER);
     migration_hold(m, MIGRATION_HOLD_POINT_DEVICE, &out->cancelled);
 
-    json_t *devices = json_array();
+    /* a description is for who looks at a stream later; between Ferries nobody does, and making it
+     * would be the longest part of the pause */
+    bool describe = !out->m->cfg->suppress_vmdesc && !(out->features & FERRY_FEATURE_COMMIT);
+    json_t *devices = describe ? json_array() : NULL;
 
     if (!outgoing_check(out, err) || !send_state(out, devices, err)) {
         json_decref(devices);

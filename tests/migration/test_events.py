@@ -155,6 +155,6 @@ class Events(MigrationCase):
         migrate.finish(src, dst)
         self.assertEqual(set(migrate.info(src)),
                          {"status", "setup-time", "downtime", "total-time", "ram", "rounds",
-                          "decisions"})
+                          "decisions", "pause"})
         migrate.wait_status(dst, "completed")
         self.assertEqual(migrate.info(dst), {"status": "completed"})

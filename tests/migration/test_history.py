@@ -46,6 +46,12 @@ class History(MigrationCase):
         event = src.qmp.wait_event("MIGRATION_DECISION")
         self.assertEqual(event["data"], decision)
         self.assertNotIn("rounds", migrate.info(dst))
+        pause = done["pause"]
+        whole = pause.pop("whole")
+        self.assertEqual((whole + 999) // 1000, done["downtime"])
+        # what lies between two parts is next to nothing
+        self.assertLessEqual(sum(pause.values()), whole)
+        self.assertGreater(sum(pause.values()), whole * 0.5)
 
     def test_paused_guest_has_no_rounds_to_judge(self):
         src, dst = self.pair()
