@@ -109,7 +109,7 @@ bool configuration_load(struct incoming *in, struct stream_in *s, GError **err)
     }
     name[len] = '\0';
     if (strlen(name) != len || !g_str_equal(name, machine)) {
-        g_autofree char *shown = g_utf8_make_valid(name, -1);
+        g_autofree char *shown = g_strescape(name, NULL); /* whatever it is, it stays one line */
 
         error_set(err, FERRY_ERROR_PEER, "Machine type received is '%s' and local is '%s'", shown,
                   machine);

@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* See fuzz-machine.h. */
+#include "fuzz-machine.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "accel/accel.h"
+#include "chardev/chardev.h"
+#include "hw/device.h"
+#include "hw/i386/savevm-order.h"
+#include "io/channel-private.h"
+#include "migration/internal.h"
+#include "migration/migration.h"
+#include "migration/stream/format.h"
+#include "migration/vmstate/savevm.h"
+#include "system/vm-init.h"
+#include "util/error.h"
+
+#define BIOS_SIZE 0x10000
+
+/* --- kvmclock's table, without KVM --- */
+
+static uint8_t clock_bytes[64];
+
+static bool clock_save(void *opaque, void *state, GError **err G_GNUC_UNUSED)
+{
+    memcpy(state, clock_bytes, ((const struct vmstate *)opaque)->size);
+    return true;
+}
+
+static bool clock_load(void *opaque, const void *state, int version G_GNUC_UNUSED,
+                       GError **err G_GNUC_UNUSED)
+{
+    memcpy(clock_bytes, state, ((const struct vmstate *)opaque)->size);
+    return true;
+}
+
+/* The section that a machine under KVM has and this one has not; only its table is used. */
+static void add_kvmclock(struct vm *vm)
+{
+    static struct vmstate table;
+    const struct device_class *class = device_class_find("kvmclock");
+
+    table = *class->vmstate;
+    g_assert_cmpuint(table.size, <=, sizeof(clock_bytes));
+    table.save = clock_save;
+    table.load = clock_load;
+    savevm_register(vm->savevm, NULL, 0, &table, &table, SAVEVM_ORDER_KVMCLOCK);
+}
+
+/* --- the machine --- */
+
+static void must(bool ok, GError *err)
+{
+    if (!ok) {
+        g_error("%s", err->message);
+    }
+}
+
+/* glib ends a program that g_error() gives up on with this signal, which libFuzzer does not know.
+ */
+static void on_trap(int signal G_GNUC_UNUSED)
+{
+    abort();
+}
+
+struct fuzz_machine *fuzz_machine_new(void)
+{
+    struct fuzz_machine *m = g_new0(struct fuzz_machine, 1);
+    g_autofree uint8_t *rom = g_malloc(BIOS_SIZE);
+    GError *err = NULL;
+
+    signal(SIGTRAP, on_trap);
+    m->folder = g_dir_make_tmp("ferry-fuzz-XXXXXX", NULL);
+    m->firmware = g_build_filename(m->folder, "rom", NULL);
+    memset(rom, 0xf4, BIOS_SIZE);
+    must(g_file_set_contents(m->firmware, (char *)rom, BIOS_SIZE, &err), err);
+    m->vm = vm_new();
+    m->vm->chardevs = chardev_set_new();
+    m->cfg = (struct vm_config){
+        .machine = (char *)"microvm",
+        .pit = OPT_ON,
+        .pic = OPT_ON,
+        .rtc = OPT_ON,
+        .isa_serial = true,
+        .acpi = OPT_AUTO,
+        .ioapic2 = OPT_AUTO,
+        .ram_size = FUZZ_RAM,
+        .default_backing = { .type = RAM_ANON,
+                             .madvise_merge = -1,
+                             .madvise_hugepage = -1,
+                             .madvise_dump = -1 },
+        .cpus = FUZZ_CPUS,
+        .sockets = FUZZ_CPUS,
+        .dies = 1,
+        .cores = 1,
+        .threads = 1,
+        .bios = m->firmware,
+        .rtc_base = RTC_BASE_DATETIME,
+        .rtc_base_seconds = 1000000000,
+        .rtc_clock = RTC_CLOCK_VM,
+        .qtest = true,
+    };
+    m->cfg.serials[0] = chardev_open_legacy(m->vm->chardevs, "serial0", "null", &err);
+    m->cfg.serial_count = 1;
+    m->vm->config = &m->cfg;
+    m->vm->accel = accel_qtest_new(m->vm, &err);
+    must(migration_init(m->vm, &m->cfg, &err), err);
+    must(microvm_build(m->vm, &m->cfg, &err), err);
+    must(m->vm->accel->ops->start(m->vm, &err), err);
+    add_kvmclock(m->vm);
+    vm_set_run_state(m->vm, RUN_STATE_INMIGRATE);
+    board_reset(m->vm);
+    g_assert_cmpuint(ram_block_count(m->vm->memory), ==, FUZZ_BLOCKS);
+    for (unsigned i = 0; i < FUZZ_BLOCKS; i++) {
+        m->lengths[i] = ram_block_at(m->vm->memory, i)->used_length;
+    }
+    return m;
+}
+
+void fuzz_machine_free(struct fuzz_machine *m)
+{
+    vm_free(m->vm);
+    g_unlink(m->firmware);
+    g_rmdir(m->folder);
+    g_free(m->firmware);
+    g_free(m->folder);
+    g_free(m);
+}
+
+void fuzz_machine_reset(struct fuzz_machine *m)
+{
+    struct vm *vm = m->vm;
+    GError *err = NULL;
+
+    if (vm_is_running(vm)) {
+        vm_stop(vm, RUN_STATE_PAUSED);
+    }
+    vm_set_run_state(vm, RUN_STATE_INMIGRATE);
+    for (unsigned i = 0; i < FUZZ_BLOCKS; i++) {
+        must(ram_block_resize(vm->memory, ram_block_at(vm->memory, i), m->lengths[i], &err), err);
+    }
+    vm_clock_set_ns(vm, 0);
+    board_reset(vm);
+    memset(clock_bytes, 0, sizeof(clock_bytes));
+    vm->migration->status = MIGRATION_STATUS_SETUP;
+    vm->migration->loaded_state_set = false;
+}
+
+/* --- loading --- */
+
+/* Both ends of a connection on which all has been said that the source will ever say. */
+static struct channel *source_said(const void *data, size_t len, int *peer)
+{
+    int fds[2], room = 1 << 20;
+    GError *err = NULL;
+    struct channel *ch;
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) < 0) {
+        g_error("socketpair: %s", g_strerror(errno));
+    }
+    for (int i = 0; i < 2; i++) {
+        setsockopt(fds[i], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
+    }
+    for (size_t done = 0; done < len;) {
+        /* what does not fit is cut off: also a stream */
+        ssize_t n = send(fds[0], (const char *)data + done, MIN(len - done, 32768), MSG_DONTWAIT);
+
+        if (n <= 0) {
+            break;
+        }
+        done += (size_t)n;
+    }
+    shutdown(fds[0], SHUT_WR);
+    *peer = fds[0];
+    ch = channel_new_socket("test", fds[1], &err);
+    must(ch, err);
+    channel_set_timeout(ch, 1); /* who floods the return path and does not read it is refused */
+    return ch;
+}
+
+/* One line that an operator can read and QMP can carry. */
+static void check_sentence(const char *text)
+{
+    if (!g_utf8_validate(text, -1, NULL) || !text[0] || g_ascii_islower(text[0]) ||
+        strpbrk(text, "\n\r\t") || strlen(text) > 1000) {
+        /* QEMU's own texts, which clients know, may begin otherwise */
+        if (!g_str_has_prefix(text, "savevm: ")) {
+            g_error("This is no sentence: '%s'", text);
+        }
+    }
+}
+
+bool fuzz_machine_load(struct fuzz_machine *m, const void *data, size_t len, GError **err)
+{
+    struct incoming in = { .m = m->vm->migration, .vm = m->vm, .cancel_fd = -1 };
+    g_autoptr(GError) error = NULL;
+    struct channel *ch;
+    bool ok;
+    int peer;
+
+    fuzz_machine_reset(m);
+    ch = source_said(data, len, &peer);
+    vm_unlock(m->vm);
+    ok = incoming_load(&in, ch, &error);
+    vm_lock(m->vm);
+    channel_unref(ch);
+    close(peer);
+    g_assert_true(ok == !error);
+    g_assert_true(ok == (m->vm->migration->status == MIGRATION_STATUS_COMPLETED));
+    g_assert_true(ok != (m->vm->run_state == RUN_STATE_INMIGRATE));
+    if (error) {
+        check_sentence(error->message);
+        g_propagate_error(err, g_steal_pointer(&error));
+    }
+    return ok;
+}
+
+/* --- after a load --- */
+
+GByteArray *fuzz_machine_devices(struct fuzz_machine *m)
+{
+    GByteArray *bytes = g_byte_array_new();
+    struct stream_out *o = out_new_memory(bytes);
+    GError *err = NULL;
+
+    must(savevm_save(m->vm->savevm, o, NULL, &err), err);
+    must(out_flush(o, &err), err);
+    out_free(o);
+    return bytes;
+}
+
+/* What savevm_save() wrote, read and put in again. */
+static void load_devices(struct fuzz_machine *m, const GByteArray *bytes)
+{
+    struct savevm_load *l = savevm_load_new(m->vm->savevm);
+    struct stream_in *in = in_new_memory(bytes->data, bytes->len);
+    GError *err = NULL;
+
+    while (in_offset(in) < bytes->len) {
+        uint32_t id, instance = 0, version = 0;
+        char name[256];
+        uint8_t type;
+
+        g_assert_true(in_u8(in, &type, NULL) && in_be32(in, &id, NULL) && in_pstr(in, name, NULL) &&
+                      in_be32(in, &instance, NULL) && in_be32(in, &version, NULL));
+        must(savevm_load_section(l, in, name, instance, version, &err), err);
+        g_assert_true(in_u8(in, &type, NULL) && in_be32(in, &id, NULL));
+    }
+    must(savevm_load_complete(l, &err), err);
+    must(savevm_load_commit(l, &err), err);
+    in_free(in);
+    savevm_load_free(l);
+}
+
+/* Where registers are: space, first address, count, size of an access. */
+static const struct registers {
+    enum io_space space;
+    uint64_t first;
+    unsigned count, size;
+} registers[] = {
+    { IO_SPACE_PORT, 0x3f8, 8, 1 },                                                /* serial port */
+    { IO_SPACE_PORT, 0x70, 2, 1 },                                                 /* RTC */
+    { IO_SPACE_PORT, 0x510, 12, 1 },                                               /* fw_cfg */
+    { IO_SPACE_PORT, 0x7e, 1, 1 },                                                 /* kvmvapic */
+    { IO_SPACE_MEM, 0xfec00000, 0x50, 4 },                                         /* IOAPICs */
+    { IO_SPACE_MEM, 0xfec10000, 0x50, 4 }, { IO_SPACE_MEM, 0xfea00000, 0x210, 1 }, /* GED */
+};
+
+static void access_all(struct fuzz_machine *m, bool write)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(registers); i++) {
+        const struct registers *r = &registers[i];
+
+        for (unsigned k = 0; k < r->count; k += r->size) {
+            uint32_t v = 0x5a5a5a5a ^ k;
+
+            memory_io(m->vm->memory, r->space, r->first + k, &v, r->size, write);
+        }
+    }
+}
+
+void fuzz_machine_check_loaded(struct fuzz_machine *m)
+{
+    g_autoptr(GByteArray) first = NULL, second = NULL;
+    int64_t now;
+
+    if (vm_is_running(m->vm)) {
+        vm_stop(m->vm, RUN_STATE_PAUSED);
+    }
+    first = fuzz_machine_devices(m);
+    load_devices(m, first);
+    second = fuzz_machine_devices(m);
+    if (first->len != second->len || memcmp(first->data, second->data, first->len)) {
+        unsigned at = 0;
+
+        while (at < MIN(first->len, second->len) && first->data[at] == second->data[at]) {
+            at++;
+        }
+        g_error("A loaded state changes when it is saved and loaded again, at byte %u", at);
+    }
+    vm_start(m->vm);
+    now = vm_clock_ns(m->vm);
+    access_all(m, false);
+    for (unsigned i = 1; i <= 10; i++) {
+        vm_clock_advance_to(m->vm, now + i * INT64_C(100000000));
+        access_all(m, i == 5);
+    }
+}
+
+/* --- a good stream --- */
+
+static void put_page(struct stream_out *o, const char *block, uint64_t offset, uint8_t byte)
+{
+    uint8_t page[TARGET_PAGE_SIZE];
+
+    memset(page, byte, sizeof(page));
+    out_be64(o, offset | RAM_FLAG_PAGE | (block ? 0 : RAM_FLAG_CONTINUE));
+    if (block) {
+        out_pstr(o, block);
+    }
+    out_bytes(o, page, sizeof(page));
+}
+
+static void put_zero(struct stream_out *o, uint64_t offset)
+{
+    out_be64(o, offset | RAM_FLAG_ZERO | RAM_FLAG_CONTINUE);
+    out_u8(o, 0);
+}
+
+static void put_footer(struct stream_out *o)
+{
+    out_be64(o, RAM_FLAG_EOS);
+    out_u8(o, STREAM_FOOTER);
+    out_be32(o, SECTION_ID_RAM);
+}
+
+static void put_part(struct stream_out *o, uint8_t type)
+{
+    out_u8(o, type);
+    out_be32(o, SECTION_ID_RAM);
+}
+
+static void put_ram(struct fuzz_machine *m, struct stream_out *o, unsigned how)
+{
+    uint64_t total = 0;
+
+    for (unsigned i = 0; i < FUZZ_BLOCKS; i++) {
+        total += m->lengths[i];
+    }
+    out_u8(o, STREAM_SECTION_START);
+    out_be32(o, SECTION_ID_RAM);
+    out_pstr(o, "ram");
+    out_be32(o, 0);
+    out_be32(o, RAM_VERSION);
+    out_be64(o, total | RAM_FLAG_MEM_SIZE);
+    for (unsigned i = 0; i < FUZZ_BLOCKS; i++) {
+        out_pstr(o, ram_block_at(m->vm->memory, i)->idstr);
+        out_be64(o, m->lengths[i]);
+    }
+    put_footer(o);
+    put_part(o, STREAM_SECTION_PART);
+    if (how & FUZZ_STREAM_PAGES) {
+        put_page(o, FUZZ_BIOS_ID, BIOS_SIZE - TARGET_PAGE_SIZE, 0xf4);
+        put_page(o, FUZZ_RAM_ID, 0x1000, 0xaa);
+        put_zero(o, 0x2000);
+        put_zero(o, FUZZ_RAM - TARGET_PAGE_SIZE);
+    }
+    put_footer(o);
+    put_part(o, STREAM_SECTION_END);
+    put_footer(o);
+}
+
+static void put_command(struct stream_out *o, uint16_t command, uint16_t len)
+{
+    out_u8(o, STREAM_COMMAND);
+    out_be16(o, command);
+    out_be16(o, len);
+}
+
+GByteArray *fuzz_machine_stream(struct fuzz_machine *m, unsigned how)
+{
+    GByteArray *bytes = g_byte_array_new();
+    struct stream_out *o = out_new_memory(bytes);
+    const char *machine = board_name(m->vm);
+    GError *err = NULL;
+
+    out_be32(o, STREAM_MAGIC);
+    out_be32(o, STREAM_VERSION);
+    out_u8(o, STREAM_CONFIGURATION);
+    out_be32(o, (uint32_t)strlen(machine));
+    out_bytes(o, machine, strlen(machine));
+    if (how & FUZZ_STREAM_COMMIT) {
+        put_command(o, STREAM_CMD_OPEN_RETURN_PATH, 0);
+        put_command(o, STREAM_CMD_PING, 4);
+        out_be32(o, FERRY_PING_MAGIC);
+        put_command(o, STREAM_CMD_FERRY_FEATURES, 8);
+        out_be64(o, FERRY_FEATURE_ZEROED | FERRY_FEATURE_COMMIT);
+    }
+    put_ram(m, o, how);
+    m->vm->migration->saved_state = RUN_STATE_RUNNING;
+    must(savevm_save(m->vm->savevm, o, NULL, &err), err);
+    out_u8(o, STREAM_EOF);
+    out_u8(o, STREAM_VMDESCRIPTION);
+    out_be32(o, 2);
+    out_bytes(o, "{}", 2);
+    if (how & FUZZ_STREAM_COMMIT) {
+        put_command(o, STREAM_CMD_FERRY_GO, 8);
+        out_be64(o, 1000000);
+    }
+    must(out_flush(o, &err), err);
+    out_free(o);
+    return bytes;
+}

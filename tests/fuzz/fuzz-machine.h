@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A small microvm in this process, for inputs by the thousand: whole loads of a migration stream
+ * (migration/destination.c, without thread and listener) and a machine behind a QMP server. Nothing
+ * runs in it (-accel qtest, the clock stands still, the RTC's too), so that the same input does the
+ * same each time. It is put back to its beginning instead of being built anew.
+ */
+#ifndef TESTS_FUZZ_MACHINE_H
+#define TESTS_FUZZ_MACHINE_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "system/config.h"
+#include "system/vm.h"
+
+#define FUZZ_RAM     (UINT64_C(16) << 20) /* as the captured streams of tests/stream/fixtures */
+#define FUZZ_CPUS    2u
+#define FUZZ_BLOCKS  5u
+#define FUZZ_RAM_ID  "microvm.ram"
+#define FUZZ_BIOS_ID "pc.bios"
+
+struct fuzz_machine {
+    struct vm *vm; /* its lock is held, but for fuzz_machine_load() */
+    struct vm_config cfg;
+    char *folder, *firmware;
+    uint64_t lengths[FUZZ_BLOCKS]; /* used_length of the blocks at the beginning */
+};
+
+struct fuzz_machine *fuzz_machine_new(void);
+void fuzz_machine_free(struct fuzz_machine *m);
+
+/* A destination that waits for its stream. */
+void fuzz_machine_reset(struct fuzz_machine *m);
+
+/*
+ * Puts the machine back and loads a stream, as a destination does that a source has connected to.
+ * The guest "runs" afterwards (or is in the state that the stream says), or *err is set. Aborts
+ * where a refusal is not one sentence for an operator.
+ */
+bool fuzz_machine_load(struct fuzz_machine *m, const void *data, size_t len, GError **err);
+
+/* Sections of all devices, as the machine is. g_byte_array_unref() */
+GByteArray *fuzz_machine_devices(struct fuzz_machine *m);
+
+/*
+ * After a load that was not refused. The state must be one that a valid stream could carry: saved,
+ * it loads again, and saved once more it is the same. And devices must work on it whatever it is:
+ * their registers are read and written and their timers run.
+ */
+void fuzz_machine_check_loaded(struct fuzz_machine *m);
+
+/* What fuzz_machine_stream() writes. */
+enum {
+    FUZZ_STREAM_COMMIT = 1, /* return path, Ferry's features, GO at the end */
+    FUZZ_STREAM_PAGES = 2,  /* a few pages of memory */
+};
+/* A good stream from a machine like this one. g_byte_array_unref() */
+GByteArray *fuzz_machine_stream(struct fuzz_machine *m, unsigned how);
+
+#endif
