@@ -12,6 +12,9 @@
 #include "clock.h"
 #include "system/vm-init.h"
 
+/* Later than any machine runs; a stream may say more, and sums with it must not overflow. */
+#define EXPIRE_MAX (INT64_MAX / 2)
+
 struct vm_timer {
     struct vm *vm;
     void (*fn)(void *opaque);
@@ -189,7 +192,7 @@ void vm_timer_mod(struct vm_timer *t, int64_t expire_ns)
     if (t->expire_ns >= 0) {
         g_ptr_array_remove(c->armed, t);
     }
-    t->expire_ns = MAX(expire_ns, 0);
+    t->expire_ns = CLAMP(expire_ns, 0, EXPIRE_MAX);
     while (at < c->armed->len &&
            ((struct vm_timer *)g_ptr_array_index(c->armed, at))->expire_ns <= t->expire_ns) {
         at++;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Device tables on the wire. vmstate_decode() reads what a peer sent and trusts nothing: the table
- * fixes every length, ranges and relations are checked here, and an unknown subsection or version
- * ends the load. A state that passes is one that a valid stream could carry as far as its table
- * says; the device's check() adds the rest.
+ * Device tables on the wire. vmstate_decode() reads what a peer sent. Trust: none. The table fixes
+ * every length, so nothing is allocated or indexed by a number of the stream; ranges and relations
+ * are checked here, and an unknown subsection or version, or a subsection that comes twice, ends
+ * the load. A state that passes is one that a valid stream could carry as far as its table says;
+ * the device's check() adds the rest.
  */
 #include "migration/vmstate/table.h"
 
@@ -349,6 +350,7 @@ static bool decode_subsections(const struct vmstate *vms, void *state, struct st
                                const char *path, GError **err)
 {
     char name[256];
+    uint64_t seen = 0;
 
     while (peek_subsection(vms, in, name)) {
         const struct vmstate_subsection *s = subsection_find(vms, name);
@@ -359,6 +361,12 @@ static bool decode_subsections(const struct vmstate *vms, void *state, struct st
                       "The migration stream has the unknown subsection '%s' in '%s'", name, path);
             return false;
         }
+        if (seen >> (s - vms->subsections) & 1) {
+            error_set(err, FERRY_ERROR_PEER,
+                      "The migration stream has the subsection '%s' twice in '%s'", name, path);
+            return false;
+        }
+        seen |= UINT64_C(1) << (s - vms->subsections);
         if (!in_skip(in, 2 + strlen(name), err) || !in_be32(in, &version, err) ||
             !vmstate_decode(s->vmstate, state, (int)MIN(version, INT32_MAX), in, name, err)) {
             return false;

@@ -240,7 +240,7 @@ static void begin(struct client *c, bool incoming)
     struct migration *m = vm->migration;
 
     if (m->out) {
-        outgoing_cancel(m->out, NULL);
+        qmp_migrate_cancel(vm, NULL);
         outgoing_free(m->out);
         m->out = NULL;
     }
