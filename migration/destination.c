@@ -290,6 +290,18 @@ static bool load_header(struct load *l, GError **err)
     return true;
 }
 
+/*
+ * Where zero pages may be left out, only END tells that nothing is missing. Elsewhere each page has
+ * been named, and END may be absent: QEMU's background snapshots have none.
+ */
+static bool memory_complete(struct load *l, GError **err)
+{
+    if (!l->ram_open || (!l->ram_ended && (l->features & FERRY_FEATURE_ZEROED))) {
+        return refuse(l, err, "The end before all of the memory has come");
+    }
+    return (l->features & FERRY_FEATURE_ZEROED) || ram_load_complete(l->ram, err);
+}
+
 static bool load_records(struct load *l, GError **err)
 {
     for (;;) {
@@ -302,8 +314,7 @@ static bool load_records(struct load *l, GError **err)
         switch (type) {
         case STREAM_EOF:
             /* what is missing would silently keep its state after reset */
-            return l->ram_ended ? savevm_load_complete(l->devices, err)
-                                : refuse(l, err, "The end before all of the memory has come");
+            return memory_complete(l, err) && savevm_load_complete(l->devices, err);
         case STREAM_SECTION_START:
         case STREAM_SECTION_FULL:
             ok = load_section_header(l, type, err);

@@ -478,3 +478,25 @@ bool ram_load_section(struct ram_load *rl, struct stream_in *in, GError **err)
         }
     }
 }
+
+bool ram_load_complete(const struct ram_load *rl, GError **err)
+{
+    for (unsigned i = 0; i < rl->count; i++) {
+        const struct ram_block *b = ram_block_at(rl->vm->memory, i);
+        uint64_t pages = ram_block_pages(b), missing;
+
+        if (!b->migratable || (rl->ignore_shared && b->shared)) {
+            continue;
+        }
+        missing = bitmap_next_clear(rl->received[i], pages, 0);
+        if (missing < pages) {
+            error_set(err, FERRY_ERROR_PEER,
+                      "The migration stream ends before all of the memory has come: %" PRIu64
+                      " pages of '%s' are missing, the first at 0x%" PRIx64,
+                      pages - bitmap_count(rl->received[i], pages), b->idstr,
+                      missing * TARGET_PAGE_SIZE);
+            return false;
+        }
+    }
+    return true;
+}

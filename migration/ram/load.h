@@ -27,5 +27,10 @@ bool ram_load_begin(struct ram_load *rl, bool ignore_shared);
 /* Reads the payload of a ram section up to and with its end mark. May take the machine lock
  * (resizable blocks). */
 bool ram_load_section(struct ram_load *rl, struct stream_in *in, GError **err);
+/*
+ * At the end of a stream that names every page at least once, as all do whose source does not know
+ * that memory reads as zero here: false and *err when it has left one out.
+ */
+bool ram_load_complete(const struct ram_load *rl, GError **err);
 
 #endif
