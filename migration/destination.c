@@ -59,6 +59,7 @@ struct load {
     bool go;           /* FERRY_GO came */
     uint64_t pause_ns; /* what it said */
     int64_t go_at_ns;
+    int64_t ran_at_ns;
 };
 
 static bool refuse(struct load *l, GError **err, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
@@ -283,7 +284,7 @@ static bool load_header(struct load *l, GError **err)
     if (!configuration_load(l->in, l->s, err)) {
         return false;
     }
-    l->can = FERRY_FEATURE_COMMIT;
+    l->can = FERRY_FEATURE_COMMIT | FERRY_FEATURE_RUNS;
     if (ram_load_begin(l->ram, l->in->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED])) {
         l->can |= FERRY_FEATURE_ZEROED;
     }
@@ -410,6 +411,7 @@ static bool run_guest(struct load *l, GError **err)
         }
     }
     (void)err;
+    l->ran_at_ns = migration_now_ns();
     if (state == RUN_STATE_RUNNING) {
         if (l->vm->autostart) {
             vm_start(l->vm);
@@ -459,6 +461,11 @@ static bool finish(struct load *l, GError **err)
         skip_description(l, NULL); /* only so that closing does not throw away what it carries */
     }
     /* without this the source would run the guest too */
+    if (l->features & FERRY_FEATURE_RUNS) {
+        uint64_t took = GUINT64_TO_BE((uint64_t)(l->ran_at_ns - l->go_at_ns));
+
+        return_path_send(l->in->ch, RETURN_FERRY_RUNS, &took, sizeof(took), NULL);
+    }
     if (l->return_path) {
         return_path_send_be32(l->in->ch, RETURN_SHUT, 0, &late);
     }

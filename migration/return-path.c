@@ -25,9 +25,10 @@ struct return_path {
     /* all under lock */
     bool got[RETURN_WAIT_SHUT + 1];
     uint64_t features;
-    uint32_t pong; /* the last one, FERRY_PING_MAGIC apart */
-    bool refused;  /* the peer said that it does not take the guest */
-    bool closed;   /* nothing more comes: the peer has closed, or is gone */
+    uint32_t pong;    /* the last one, FERRY_PING_MAGIC apart */
+    uint64_t runs_ns; /* what FERRY_RUNS said; UINT64_MAX: nothing */
+    bool refused;     /* the peer said that it does not take the guest */
+    bool closed;      /* nothing more comes: the peer has closed, or is gone */
     GError *error;
 };
 
@@ -113,6 +114,19 @@ static bool handle_ready(struct return_path *rp, const uint8_t *p, unsigned len,
     return true;
 }
 
+static bool handle_runs(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
+{
+    uint64_t ns;
+
+    (void)len;
+    (void)err;
+    memcpy(&ns, p, 8);
+    mutex_lock(&rp->lock);
+    rp->runs_ns = GUINT64_FROM_BE(ns);
+    mutex_unlock(&rp->lock);
+    return true;
+}
+
 static bool handle_error(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
 {
     g_autofree char *text = g_utf8_make_valid((const char *)p, len);
@@ -132,6 +146,7 @@ static const struct {
     { RETURN_FERRY_HELLO, 12, RETURN_MAX_PAYLOAD, handle_hello },
     { RETURN_FERRY_READY, 0, 0, handle_ready },
     { RETURN_FERRY_ERROR, 0, RETURN_MAX_PAYLOAD, handle_error },
+    { RETURN_FERRY_RUNS, 8, 8, handle_runs },
 };
 
 static bool read_message(struct return_path *rp, GError **err)
@@ -195,6 +210,7 @@ struct return_path *return_path_new(struct channel *ch, GError **err)
     struct return_path *rp = g_new0(struct return_path, 1);
 
     rp->ch = channel_ref(ch);
+    rp->runs_ns = UINT64_MAX;
     /* silence is normal here: each wait has its own deadline in return_path_wait() */
     channel_set_read_timeout(ch, 0);
     rp->in = in_new_channel(ch);
@@ -324,6 +340,14 @@ uint64_t return_path_features(struct return_path *rp)
     uint64_t f = rp->features;
     mutex_unlock(&rp->lock);
     return f;
+}
+
+uint64_t return_path_runs_ns(struct return_path *rp)
+{
+    mutex_lock(&rp->lock);
+    uint64_t ns = rp->runs_ns;
+    mutex_unlock(&rp->lock);
+    return ns;
 }
 
 bool return_path_send(struct channel *ch, unsigned type, const void *payload, size_t len,

@@ -37,6 +37,10 @@ bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned ti
 /* FERRY_FEATURE_* of the destination, 0 for a QEMU. After RETURN_WAIT_FERRY_PONG. */
 uint64_t return_path_features(struct return_path *rp);
 
+/* How long the destination says that it took from GO until the guest ran; UINT64_MAX when it said
+ * nothing. It is the peer's word: no more than a figure. After RETURN_WAIT_SHUT. */
+uint64_t return_path_runs_ns(struct return_path *rp);
+
 /* Blocks until the answer to a PING with this value (STREAM_PING_ROUND and up, rising) came: the
  * destination has read all before it. */
 bool return_path_wait_pong(struct return_path *rp, uint32_t value, unsigned timeout_ms,

@@ -69,8 +69,9 @@ void vm_start(struct vm *vm)
     }
     vm->run_state = RUN_STATE_RUNNING;
     vm_clock_run(vm, true);
-    vm->accel->ops->resume(vm);
+    /* before: the guest may keep this thread from its CPU for a while */
     qapi_event_send_resume(vm);
+    vm->accel->ops->resume(vm);
     state_changed(vm);
 }
 

@@ -68,6 +68,7 @@ enum return_message {
     RETURN_FERRY_HELLO = 0x4652, /* be32 version, be64 features, pstr program version */
     RETURN_FERRY_READY = 0x4653, /* empty: everything is loaded and checked */
     RETURN_FERRY_ERROR = 0x4654, /* UTF-8 sentence: why the destination gave up; SHUT 1 follows */
+    RETURN_FERRY_RUNS = 0x4656,  /* be64 ns from GO until the guest ran; SHUT 0 follows */
 };
 
 #define STREAM_PING_START 1u
@@ -81,7 +82,9 @@ enum return_message {
 #define FERRY_FEATURE_ZEROED 0x1u
 /* The destination says READY and waits for GO. */
 #define FERRY_FEATURE_COMMIT 0x2u
-#define FERRY_FEATURES_ALL   (FERRY_FEATURE_ZEROED | FERRY_FEATURE_COMMIT)
+/* With COMMIT: the destination says how long it took from GO until the guest ran. */
+#define FERRY_FEATURE_RUNS 0x8u
+#define FERRY_FEATURES_ALL (FERRY_FEATURE_ZEROED | FERRY_FEATURE_COMMIT | FERRY_FEATURE_RUNS)
 
 /* RAM records: be64 (offset | flags). */
 #define RAM_VERSION       4
