@@ -650,6 +650,35 @@ static void test_stats(void)
     guarded_free(page, 3 * PAGE);
 }
 
+/* What is in the cache is sent from it; another size does not lose it; rounds make room. */
+static void test_from_the_cache(void)
+{
+    uint8_t *page = guarded(2 * PAGE);
+    struct xbzrle *x = xbzrle_new(PAGE, NULL);
+    const uint8_t *data;
+    size_t len;
+
+    fill_random(page, 2 * PAGE);
+    g_assert_cmpint(xbzrle_page(x, page, false, &data, &len), ==, XBZRLE_WHOLE);
+    g_assert_true(data != page);
+    fill_random(page, PAGE);
+    g_assert_cmpint(xbzrle_page(x, page, false, &data, &len), ==, XBZRLE_WHOLE);
+    g_assert_true(data != page);
+    g_assert_cmpmem(data, len, page, PAGE);
+    g_assert_true(xbzrle_resize(x, 2 * PAGE, NULL));
+    g_assert_cmpint(xbzrle_page(x, page, false, &data, &len), ==, XBZRLE_SAME);
+    g_assert_true(xbzrle_resize(x, PAGE, NULL));
+    g_assert_cmpint(xbzrle_page(x, page, false, &data, &len), ==, XBZRLE_SAME);
+    for (unsigned round = 0; round < 3; round++) {
+        g_assert_cmpint(xbzrle_page(x, page + PAGE, false, &data, &len), ==, XBZRLE_WHOLE);
+        g_assert_true((data == page + PAGE) == (round < 2)); /* no place, no place, a place */
+        xbzrle_end_round(x);
+    }
+    g_assert_cmpint(xbzrle_page(x, page + PAGE, false, &data, &len), ==, XBZRLE_SAME);
+    xbzrle_free(x);
+    guarded_free(page, 2 * PAGE);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -678,5 +707,6 @@ int main(int argc, char **argv)
     g_test_add_func("/xbzrle/cache/too-large", test_cache_too_large);
     g_test_add_func("/xbzrle/ends", test_ends);
     g_test_add_func("/xbzrle/stats", test_stats);
+    g_test_add_func("/xbzrle/from-the-cache", test_from_the_cache);
     return g_test_run();
 }
