@@ -52,7 +52,7 @@ char *check_destination(const qmp_address *machine, const char *text, bool *live
         path = absolute(machine, text);
         return g_strconcat("unix:", path, NULL);
     }
-    if (machines_split_host_port(text, &host, &port)) {
+    if (!g_str_has_prefix(text, "fd:") && machines_split_host_port(text, &host, &port)) {
         return g_strconcat("tcp:", text, NULL);
     }
     ctl_fail(err, CTL_USAGE,

@@ -235,7 +235,10 @@ int main(int argc, char **argv)
     g_autoptr(GError) error = NULL;
     int status;
 
-    (void)argc;
+    /* known before anything is parsed, so that a command line that cannot be ends in JSON too */
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        ctl.json |= !strcmp(argv[i], "--json");
+    }
     setlocale(LC_CTYPE, ""); /* characters only: numbers stay as they are everywhere */
     ctl.utf8 = !strcmp(nl_langinfo(CODESET), "UTF-8");
     ctl.end = json_object();

@@ -2,6 +2,7 @@
 /* Asking again and again; see poller.h. */
 #include "poller.h"
 #include "machines.h"
+#include "util/sync.h"
 
 #include <stdint.h>
 #include <sys/eventfd.h>
@@ -17,8 +18,8 @@ struct poller {
     int abort_fd, news_fd;
     GThread *thread;
 
-    GMutex lock; /* for all below */
-    GCond wake;
+    struct mutex lock; /* for all below */
+    struct cond wake;
     bool stop;
     const char *command; /* literal; NULL: none */
     move *state;
@@ -42,10 +43,10 @@ static move *ask(struct poller *p, const char *command, GError **err)
             g_propagate_error(err, g_steal_pointer(&error));
             return NULL;
         }
-        g_mutex_lock(&p->lock);
+        mutex_lock(&p->lock);
         g_free(p->refusal);
         p->refusal = g_strdup(error->message);
-        g_mutex_unlock(&p->lock);
+        mutex_unlock(&p->lock);
     }
     m = move_query(p->ctl, q, err);
     run_state = m ? machines_run_state(p->ctl, q, err) : NULL;
@@ -62,27 +63,30 @@ static gpointer poller_thread(gpointer opaque)
     struct poller *p = opaque;
     unsigned times = 0;
 
-    g_mutex_lock(&p->lock);
+    mutex_lock(&p->lock);
     while (!p->stop && !p->error) {
         const char *command = g_steal_pointer(&p->command);
         GError *error = NULL;
         move *m;
         int64_t next;
 
-        g_mutex_unlock(&p->lock);
+        mutex_unlock(&p->lock);
         m = ask(p, command, &error);
-        g_mutex_lock(&p->lock);
+        mutex_lock(&p->lock);
 
-        g_clear_pointer(&p->state, move_unref);
-        p->state = m;
+        if (m) { /* a state that nobody has taken yet outlives a failure to ask again */
+            g_clear_pointer(&p->state, move_unref);
+            p->state = m;
+        }
         p->error = error;
+        p->stop |= m && move_is_over(m); /* which is the last thing there is to know */
         eventfd_write(p->news_fd, 1);
         next = g_get_monotonic_time() +
                (times++ < FAST_TIMES ? MIN(FAST_MS * 1000, p->interval_us) : p->interval_us);
-        while (!p->stop && !p->command && g_cond_wait_until(&p->wake, &p->lock, next)) {
+        while (!p->stop && !p->command && cond_wait_until(&p->wake, &p->lock, next)) {
         }
     }
-    g_mutex_unlock(&p->lock);
+    mutex_unlock(&p->lock);
     return NULL;
 }
 
@@ -97,8 +101,8 @@ struct poller *poller_new(const struct ctl *ctl, const qmp_address *address, int
     p->address->host = g_strdup(address->host);
     p->address->port = g_strdup(address->port);
     p->interval_us = interval_ms * 1000;
-    g_mutex_init(&p->lock);
-    g_cond_init(&p->wake);
+    mutex_init(&p->lock);
+    cond_init(&p->wake);
     p->abort_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     p->news_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (p->abort_fd < 0 || p->news_fd < 0) {
@@ -110,10 +114,10 @@ struct poller *poller_new(const struct ctl *ctl, const qmp_address *address, int
 
 void poller_free(struct poller *p)
 {
-    g_mutex_lock(&p->lock);
+    mutex_lock(&p->lock);
     p->stop = true;
-    g_cond_signal(&p->wake);
-    g_mutex_unlock(&p->lock);
+    cond_signal(&p->wake);
+    mutex_unlock(&p->lock);
     eventfd_write(p->abort_fd, 1);
     g_thread_join(p->thread);
 
@@ -123,8 +127,8 @@ void poller_free(struct poller *p)
     g_clear_error(&p->error);
     g_free(p->refusal);
     qmp_address_free(p->address);
-    g_mutex_clear(&p->lock);
-    g_cond_clear(&p->wake);
+    mutex_clear(&p->lock);
+    cond_clear(&p->wake);
     g_free(p);
 }
 
@@ -137,18 +141,18 @@ void poller_take(struct poller *p, move **state, char **refusal, GError **error)
 {
     eventfd_t count;
 
-    g_mutex_lock(&p->lock);
+    mutex_lock(&p->lock);
     eventfd_read(p->news_fd, &count);
     *state = g_steal_pointer(&p->state);
     *refusal = g_steal_pointer(&p->refusal);
     *error = p->error ? g_error_copy(p->error) : NULL;
-    g_mutex_unlock(&p->lock);
+    mutex_unlock(&p->lock);
 }
 
 void poller_command(struct poller *p, const char *command)
 {
-    g_mutex_lock(&p->lock);
+    mutex_lock(&p->lock);
     p->command = command;
-    g_cond_signal(&p->wake);
-    g_mutex_unlock(&p->lock);
+    cond_signal(&p->wake);
+    mutex_unlock(&p->lock);
 }
