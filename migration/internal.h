@@ -19,6 +19,7 @@
 #include "io/channel.h"
 #include "io/transport.h"
 #include "migration/history.h"
+#include "migration/predict.h"
 #include "migration/ram/save.h"
 #include "qapi/qapi-types.h"
 #include "util/sync.h"
@@ -134,11 +135,13 @@ struct outgoing {
     uint32_t rounds;        /* that have been drained */
     bool guest_stopped;     /* by us */
     bool was_running;
-    RunState state_before;     /* the guest's state before we stopped it */
-    int64_t clocks_stopped_ns; /* where the guest's pause begins on its own clocks, see
-                                  x86_clock_stopped_at() */
-    int64_t last_sync_ns;      /* cost of the last dirty sync */
-    int64_t pause_mark_ns;     /* until here the pause's parts are known */
+    RunState state_before;        /* the guest's state before we stopped it */
+    int64_t clocks_stopped_ns;    /* where the guest's pause begins on its own clocks, see
+                                     x86_clock_stopped_at() */
+    struct prediction prediction; /* written: the thread with m; read: it, or with m */
+    int64_t burst_ns;             /* when the last slice of the round began to leave */
+    uint64_t burst_bytes;         /* what it has brought */
+    int64_t pause_mark_ns;        /* until here the pause's parts are known */
 
     struct outgoing_stats stats;      /* m */
     struct migration_history history; /* m */
@@ -166,6 +169,8 @@ void outgoing_ping(struct outgoing *out, uint32_t value);
 /* switchover.c. Stops the guest, sends the rest, commits. True: the destination has the guest.
  * False: see outgoing_abort(). */
 bool switchover_run(struct outgoing *out, bool *again, GError **err);
+/* The guest is stopped when so short a pause is expected, whatever a further round might bring. */
+#define GOOD_ENOUGH_MS 10.0
 /* The pause, in microseconds, if the guest were stopped now with so many pages left; also for
  * query-migrate. */
 int64_t switchover_expect(struct outgoing *out, uint64_t remaining_pages);

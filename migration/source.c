@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "accel/accel.h"
 #include "migration/internal.h"
 #include "migration/ram/save.h"
 #include "migration/return-path.h"
@@ -194,6 +195,8 @@ static bool greet(struct outgoing *out, GError **err)
 
 static bool setup(struct outgoing *out, GError **err)
 {
+    out->prediction.vcpus = out->vm->vcpu_count;
+    out->prediction.ferry = out->features & FERRY_FEATURE_COMMIT;
     struct ram_save_config config = {
         .ignore_shared = out->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED],
         .zeroed = out->features & FERRY_FEATURE_ZEROED,
@@ -291,16 +294,18 @@ static bool send_round(struct outgoing *out, GError **err)
         }
         uint64_t before = out->o->bytes;
 
+        out->burst_ns = begun;
         follow_cache_size(out, &now);
         done = ram_save_section(out->ram, out->o, slice, false);
         if (!out_flush(out->o, err)) {
             return false;
         }
         count_bytes(out);
+        out->burst_bytes = out->o->bytes - before;
         if (!outgoing_check(out, err)) {
             return false;
         }
-        if (limit) {
+        if (limit && !done) {
             keep_limit(out, out->o->bytes - before, begun);
         }
     }
@@ -314,29 +319,32 @@ static bool send_round(struct outgoing *out, GError **err)
 static bool sync_round(struct outgoing *out, struct migration_round *round, GError **err)
 {
     int64_t begun = migration_now_ns();
-    int64_t round_ns = begun - out->stats.start_ns - round->began_ns;
+    int64_t round_ns = MAX(begun - out->stats.start_ns - round->began_ns, 1000);
+    double carried = (double)round->bytes * 1e9 / (double)round_ns;
+    const struct accel_ops *accel = out->vm->accel->ops;
     struct ram_save_stats rs;
+    int64_t burst_ns = begun - out->burst_ns, stop_ns, sync_ns;
 
+    if (accel->flush && !accel->flush(out->vm, err)) {
+        return false;
+    }
+    stop_ns = migration_now_ns() - begun;
     if (!ram_save_sync(out->ram, err)) {
         return false;
     }
-    out->last_sync_ns = migration_now_ns() - begun;
+    sync_ns = migration_now_ns() - begun - stop_ns;
     ram_save_get_stats(out->ram, &rs);
-    double seconds = MAX((double)round_ns / 1e9, 1e-6);
 
     mutex_lock(&out->m->lock);
-    /*
-     * A round of a few pages, or a first one through gigabytes of zeros, measures something else
-     * than the link. But what it carried, where that has been drained, the link can carry.
-     */
-    double carried = (double)round->bytes / seconds;
-
-    if (round->bytes > (1u << 20) || out->stats.bytes_per_s == 0 ||
-        (out->rp && carried > out->stats.bytes_per_s)) {
-        out->stats.bytes_per_s = carried;
-        out->stats.pages_per_s = (uint64_t)(carried / TARGET_PAGE_SIZE);
-    }
-    out->stats.dirty_pages_per_s = (uint64_t)((double)rs.dirtied_last / seconds);
+    out->stats.bytes_per_s = carried;
+    out->stats.pages_per_s = (uint64_t)(carried / TARGET_PAGE_SIZE);
+    out->prediction.dirty_pages_per_s = (double)rs.dirtied_last * 1e9 / (double)round_ns;
+    out->stats.dirty_pages_per_s = (uint64_t)out->prediction.dirty_pages_per_s;
+    predict_link(&out->prediction, round->bytes, round_ns, out->rp, true);
+    predict_link(&out->prediction, out->burst_bytes, burst_ns, out->rp, false);
+    predict_stop(&out->prediction, stop_ns);
+    predict_sync(&out->prediction, sync_ns);
+    out->prediction.rtt_us = (double)out->stats.rtt_ns / 1e3;
     mutex_unlock(&out->m->lock);
     round->duration_ns = migration_now_ns() - out->stats.start_ns - round->began_ns;
     round->dirtied_pages = rs.dirtied_last;

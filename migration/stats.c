@@ -41,6 +41,30 @@ static void add_xbzrle(MigrationInfo *info, const struct xbzrle_stats *x)
     info->xbzrle_cache = stats;
 }
 
+/* When it will be over: the rest of the first round, at what has been carried so far, or what is
+ * left after the last one. m held. */
+static void add_expected_total_time(MigrationInfo *info, const struct outgoing *out,
+                                    const struct outgoing_stats *s, const struct ram_save_stats *r)
+{
+    int64_t now = migration_now_ns();
+    double rate = s->bytes_per_s;
+    uint64_t enough;
+    int64_t rest;
+
+    if (!rate) {
+        rate = (double)s->bytes * 1e9 / (double)MAX(now - s->active_ns, 1);
+    }
+    enough = (uint64_t)(predict_bandwidth(&out->prediction) *
+                        MIN((double)out->m->options.downtime_limit / 1e3, GOOD_ENOUGH_MS / 1e3) /
+                        TARGET_PAGE_SIZE);
+    rest = s->stop_ns ? 0 : predict_rest_ms(&out->prediction, r->remaining_pages, rate, enough);
+    if (rest >= 0) {
+        info->has_expected_total_time = true;
+        info->expected_total_time =
+            (now - s->start_ns) / 1000000 + rest + s->expected_downtime_us / 1000;
+    }
+}
+
 static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationStatus status)
 {
     struct outgoing_stats s;
@@ -56,6 +80,9 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
     info->decisions = history_decisions(&out->history);
     info->has_phase = migration_is_active(out->m);
     info->phase = out->phase;
+    if (info->has_phase && s.active_ns) {
+        add_expected_total_time(info, out, &s, &r);
+    }
     mutex_unlock(&out->m->lock);
 
     info->error_desc = g_strdup(out->error);

@@ -32,13 +32,8 @@
 #include "target/i386/cpu.h"
 #include "util/error.h"
 
-#define GOOD_ENOUGH_MS 10.0
 /* A limit below the fixed costs cannot be kept; then sending the rest may take this long. */
 #define MEMORY_MS_LEAST 1.0
-/* Device state of one vCPU and of the rest: saving, sending, loading. Generous guesses until a move
- * has measured its own. */
-#define DEVICE_MS_BASE     1.0
-#define DEVICE_MS_PER_VCPU 0.5
 /* A destination that has the whole stream loads it within a moment; one that does not answer for so
  * long is broken. */
 #define READY_TIMEOUT_MS 30000
@@ -46,36 +41,20 @@
 /* While an operator decides (pause-before-switchover) the destination hears from us. */
 #define KEEPALIVE_MS 5000
 
-/* The pause if the guest were stopped now, in ms: what no further round can make shorter, and
- * sending what is left. */
-static void predict(struct outgoing *out, uint64_t remaining_pages, double *fixed_ms,
-                    double *memory_ms)
+/* The pause if the guest were stopped now. */
+static struct predicted_pause predict(struct outgoing *out, uint64_t remaining_pages)
 {
     struct migration_options now;
-    double bytes_per_s;
 
     migration_options_get(out->m, &now);
-    mutex_lock(&out->m->lock);
-    bytes_per_s = out->stats.bytes_per_s;
-    mutex_unlock(&out->m->lock);
-    if (now.avail_switchover_bandwidth) {
-        bytes_per_s = (double)now.avail_switchover_bandwidth;
-    }
-    *fixed_ms =
-        DEVICE_MS_BASE + DEVICE_MS_PER_VCPU * out->vm->vcpu_count + (double)out->last_sync_ns / 1e6;
-    mutex_lock(&out->m->lock);
-    *fixed_ms += (double)out->stats.rtt_ns / 1e6;
-    mutex_unlock(&out->m->lock);
-    *memory_ms = (double)remaining_pages * (TARGET_PAGE_SIZE + 8) * 1e3 / MAX(bytes_per_s, 1.0);
+    return predict_pause(&out->prediction, remaining_pages, (double)now.avail_switchover_bandwidth);
 }
 
 int64_t switchover_expect(struct outgoing *out, uint64_t remaining_pages)
 {
-    double fixed_ms, memory_ms;
-    int64_t us;
+    struct predicted_pause p = predict(out, remaining_pages);
+    int64_t us = (int64_t)MIN(p.fixed_us + p.memory_us, 1e15);
 
-    predict(out, remaining_pages, &fixed_ms, &memory_ms);
-    us = (int64_t)((fixed_ms + memory_ms) * 1e3);
     mutex_lock(&out->m->lock);
     out->stats.expected_downtime_us = us;
     mutex_unlock(&out->m->lock);
@@ -86,11 +65,11 @@ bool switchover_due(struct outgoing *out, struct switchover_judge *j,
                     const struct migration_round *round)
 {
     struct migration_options now;
-    double fixed_ms, memory_ms, limit_ms;
+    struct predicted_pause p = predict(out, round->remaining_pages);
+    double fixed_ms = p.fixed_us / 1e3, memory_ms = p.memory_us / 1e3, limit_ms;
     uint64_t remaining = round->remaining_pages;
     bool paid = remaining < j->remaining_before - j->remaining_before / 10;
 
-    predict(out, remaining, &fixed_ms, &memory_ms);
     migration_options_get(out->m, &now);
     limit_ms = (double)now.downtime_limit;
     j->stalled = paid ? 0 : j->stalled + 1;

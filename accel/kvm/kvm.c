@@ -397,6 +397,11 @@ fail:
     return NULL;
 }
 
+static bool flush(struct vm *vm, GError **err)
+{
+    return kvm_vcpus_flush(kvm_of(vm), err);
+}
+
 const struct accel_ops kvm_accel_ops = {
     .name = "kvm",
     .start = accel_kvm_start,
@@ -404,6 +409,7 @@ const struct accel_ops kvm_accel_ops = {
     .resume = accel_kvm_resume,
     .pause = accel_kvm_pause,
     .kick = kvm_kick_all,
+    .flush = flush,
     .reset = kvm_reset,
     .irq_line = kvm_irq_line,
     .msi = kvm_msi,

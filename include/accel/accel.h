@@ -33,6 +33,9 @@ struct accel_ops {
     /* Makes every vCPU look up from the guest once, so that it sees what has changed for it. Any
      * thread, no lock needed. NULL: no vCPUs run. */
     void (*kick)(struct vm *vm);
+    /* Kicks, and waits until every vCPU that was in the guest has come out of it once; it goes on
+     * by itself. Any thread, no lock. NULL: no vCPUs run. */
+    bool (*flush)(struct vm *vm, GError **err);
     void (*reset)(struct vm *vm); /* vCPUs and in-kernel devices to power-on state; stopped */
 
     void (*irq_line)(struct vm *vm, unsigned gsi, bool level); /* GSIs 0-23 */
