@@ -300,7 +300,8 @@ static bool memory_complete(struct load *l, GError **err)
     if (!l->ram_open || (!l->ram_ended && (l->features & FERRY_FEATURE_ZEROED))) {
         return refuse(l, err, "The end before all of the memory has come");
     }
-    return (l->features & FERRY_FEATURE_ZEROED) || ram_load_complete(l->ram, err);
+    return (l->features & FERRY_FEATURE_ZEROED) || l->in->m->partial_memory ||
+           ram_load_complete(l->ram, err);
 }
 
 static bool load_records(struct load *l, GError **err)

@@ -55,6 +55,7 @@ struct migration {
                               switchover */
     bool loaded_state_set; /* machine; a stream brought globalstate */
     RunState loaded_state;
+    bool partial_memory; /* test aid: a stream need not bring every page */
 
     MigrationHoldPoint hold; /* m */
     bool held;               /* m */

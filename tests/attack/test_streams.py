@@ -82,7 +82,7 @@ class Streams(MigrationCase):
         for label, wanted in (("block list empty", "no memory 'ram0'"), ("block left out", "no memory 'ram0'"),
                               ("no block list", "without a list of its blocks"),
                               ("no RAM start", "Unknown savevm section"),
-                              ("no RAM end", "before all of the memory has come")):
+                              ("no RAM part", "before all of the memory has come")):
             with self.subTest(label=label):
                 self.assertIn(wanted, self.load(self.named(label)[label]))
 

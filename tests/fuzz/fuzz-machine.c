@@ -112,6 +112,7 @@ struct fuzz_machine *fuzz_machine_new(void)
     m->vm->config = &m->cfg;
     m->vm->accel = accel_qtest_new(m->vm, &err);
     must(migration_init(m->vm, &m->cfg, &err), err);
+    m->vm->migration->partial_memory = true; /* short streams */
     must(microvm_build(m->vm, &m->cfg, &err), err);
     must(m->vm->accel->ops->start(m->vm, &err), err);
     add_kvmclock(m->vm);
