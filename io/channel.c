@@ -35,6 +35,12 @@
 #include "util/error.h"
 
 #define CHANNEL_DEFAULT_TIMEOUT_MS 30000
+/*
+ * Entries of one write to a UNIX socket: about what its buffer holds. What does not fit would be
+ * copied in and checked by the kernel again with the next call. TCP takes megabytes, and large
+ * writes make large segments.
+ */
+#define UNIX_IOV_MAX 128
 
 /* One direction. Each is used by one thread at a time; timeout and bytes are read by others. */
 struct channel_end {
@@ -49,6 +55,7 @@ struct channel {
     int refs;
     char *name;
     bool is_socket; /* then both ends hold the same descriptor */
+    int iov_max;    /* entries of one write */
     bool finished;
     bool shut;
     int wake_fd;
@@ -93,6 +100,7 @@ static struct channel *channel_new(const char *name, int read_fd, int write_fd, 
     ch->name = g_strdup(name);
     ch->wake_fd = wake_fd;
     ch->chop = chop_from_environment();
+    ch->iov_max = IOV_MAX;
     ch->in = (struct channel_end){
         .fd = read_fd,
         .timeout_ms = CHANNEL_DEFAULT_TIMEOUT_MS,
@@ -116,6 +124,9 @@ struct channel *channel_new_socket(const char *name, int fd, GError **err)
     /* MSG_DONTWAIT with every call; the flags of a description that others may share stay as they
      * are */
     ch->is_socket = true;
+    if (socket_is_unix(fd)) {
+        ch->iov_max = UNIX_IOV_MAX;
+    }
     socket_tune(fd);
     return ch;
 }
@@ -247,12 +258,12 @@ struct slice {
     struct iovec one;
 };
 
-static void slice_take(struct slice *s, const struct iovec *iov, int cnt, size_t limit)
+static void slice_take(struct slice *s, const struct iovec *iov, int cnt, int max, size_t limit)
 {
     size_t total = 0;
     int n = 0;
 
-    cnt = MIN(cnt, IOV_MAX);
+    cnt = MIN(cnt, max);
     s->iov = iov;
     s->cnt = cnt;
     if (limit == SIZE_MAX) {
@@ -277,7 +288,7 @@ static ssize_t channel_try(struct channel *ch, struct channel_end *end, const st
     bool writing = end == &ch->out;
     struct slice s;
 
-    slice_take(&s, iov, cnt, channel_next_limit(ch, end));
+    slice_take(&s, iov, cnt, writing ? ch->iov_max : IOV_MAX, channel_next_limit(ch, end));
     if (ch->is_socket) {
         struct msghdr msg = { .msg_iov = (struct iovec *)s.iov, .msg_iovlen = s.cnt };
 

@@ -95,11 +95,31 @@ bool socket_check_port(const char *port, GError **err)
     return true;
 }
 
+bool socket_is_unix(int fd)
+{
+    int domain = 0;
+    socklen_t len = sizeof(domain);
+
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
+}
+
+/*
+ * Both ends of a UNIX socket sleep by turns: the writer until three quarters of its buffer are
+ * read. The more it holds, the less often. The kernel cuts this to what the host allows
+ * (net.core.wmem_max), which by default still doubles it. TCP sizes its buffers itself, as long as
+ * nobody else does.
+ */
+#define UNIX_SEND_BUFFER (4 << 20)
+
 void socket_tune(int fd)
 {
-    int on = 1;
+    int on = 1, buffer = UNIX_SEND_BUFFER;
     int idle_s = 30, interval_s = 10, probes = 3;
 
+    if (socket_is_unix(fd)) {
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
+        return;
+    }
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));

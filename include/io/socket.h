@@ -60,8 +60,9 @@ bool socket_inspect(int fd, bool *listening, bool *stream);
 /* The address of one end, NULL where it has none (an unnamed UNIX socket gives an empty path). */
 struct transport_address *socket_local_address(int fd);
 struct transport_address *socket_peer_address(int fd);
-/* TCP only, harmless elsewhere: no delay for small writes, and probes that find a dead peer in a
- * minute. */
+bool socket_is_unix(int fd);
+/* TCP: no delay for small writes, and probes that find a dead peer in a minute. UNIX: a larger
+ * buffer. */
 void socket_tune(int fd);
 
 /*
