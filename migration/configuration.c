@@ -2,8 +2,9 @@
 /*
  * The configuration section: what both sides must agree on before anything is loaded. The machine's
  * name always; the capabilities that change the stream (x-ignore-shared), and the UUID
- * (validate-uuid), as subsections. The loading half parses what the peer sent: names have bounded
- * lengths, and counts are consumed element by element.
+ * (validate-uuid), as subsections. The reading half parses what the peer sent: names have bounded
+ * lengths, and counts are consumed element by element. Whether it fits is another question, asked
+ * when the guest comes.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -46,13 +47,11 @@ void configuration_save(struct outgoing *out, struct stream_out *o)
     }
 }
 
-static bool load_capabilities(struct incoming *in, struct stream_in *s, bool *ignore_shared,
-                              GError **err)
+static bool read_capabilities(struct stream_in *s, struct configuration *c, GError **err)
 {
     uint32_t count;
     char name[256];
 
-    (void)in;
     if (!in_be32(s, &count, err)) {
         return false;
     }
@@ -63,56 +62,44 @@ static bool load_capabilities(struct incoming *in, struct stream_in *s, bool *ig
             return false;
         }
         if (!qapi_migration_capability_parse(name, &cap)) {
-            error_set(err, FERRY_ERROR_PEER,
-                      "The source uses capability '%s', which this side does not have", name);
-            return false;
+            g_strlcpy(c->unknown, name[0] ? name : "?", sizeof(c->unknown));
+        } else if (cap == MIGRATION_CAPABILITY_X_IGNORE_SHARED) {
+            c->ignore_shared = true;
         }
-        *ignore_shared = *ignore_shared || cap == MIGRATION_CAPABILITY_X_IGNORE_SHARED;
     }
     return true;
 }
 
-static bool load_uuid(struct incoming *in, struct stream_in *s, GError **err)
+static bool read_machine(struct stream_in *s, struct configuration *c, GError **err)
 {
-    uint8_t uuid[16];
-
-    if (!in_bytes(s, uuid, sizeof(uuid), err)) {
-        return false;
-    }
-    if (in->options.caps[MIGRATION_CAPABILITY_VALIDATE_UUID] &&
-        memcmp(uuid, in->vm->uuid, sizeof(uuid))) {
-        error_set(err, FERRY_ERROR_PEER,
-                  "The source's machine has another UUID than this one: give both the same -uuid, "
-                  "or switch off validate-uuid");
-        return false;
-    }
-    return true;
-}
-
-bool configuration_load(struct incoming *in, struct stream_in *s, GError **err)
-{
-    const char *machine = board_name(in->vm);
-    bool ignore_shared = false;
-    char name[256];
-    uint32_t len, version;
-    uint8_t type;
+    uint32_t len;
 
     if (!in_be32(s, &len, err)) {
         return false;
     }
-    if (len >= sizeof(name)) {
+    if (len >= sizeof(c->machine)) {
         error_set(err, FERRY_ERROR_PEER, "The migration stream's machine name has %u bytes", len);
         return false;
     }
-    if (!in_bytes(s, name, len, err)) {
+    memset(c->machine, 0, sizeof(c->machine));
+    if (!in_bytes(s, c->machine, len, err)) {
         return false;
     }
-    name[len] = '\0';
-    if (strlen(name) != len || !g_str_equal(name, machine)) {
-        g_autofree char *shown = g_strescape(name, NULL); /* whatever it is, it stays one line */
+    if (strlen(c->machine) != len) {
+        error_set(err, FERRY_ERROR_PEER, "The migration stream's machine name has a zero byte");
+        return false;
+    }
+    return true;
+}
 
-        error_set(err, FERRY_ERROR_PEER, "Machine type received is '%s' and local is '%s'", shown,
-                  machine);
+bool configuration_read(struct stream_in *s, struct configuration *c, GError **err)
+{
+    char name[256];
+    uint32_t version;
+    uint8_t type;
+
+    memset(c, 0, sizeof(*c));
+    if (!read_machine(s, c, err)) {
         return false;
     }
     while (in_peek(s, 0, &type) && type == STREAM_SUBSECTION) {
@@ -120,11 +107,12 @@ bool configuration_load(struct incoming *in, struct stream_in *s, GError **err)
             return false;
         }
         if (g_str_equal(name, SUB_CAPABILITIES) && version == 1) {
-            if (!load_capabilities(in, s, &ignore_shared, err)) {
+            if (!read_capabilities(s, c, err)) {
                 return false;
             }
         } else if (g_str_equal(name, SUB_UUID) && version == 1) {
-            if (!load_uuid(in, s, err)) {
+            c->has_uuid = true;
+            if (!in_bytes(s, c->uuid, sizeof(c->uuid), err)) {
                 return false;
             }
         } else {
@@ -134,10 +122,36 @@ bool configuration_load(struct incoming *in, struct stream_in *s, GError **err)
             return false;
         }
     }
-    if (ignore_shared != in->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED]) {
+    return true;
+}
+
+bool configuration_check(const struct incoming *in, const struct configuration *c, GError **err)
+{
+    const char *machine = board_name(in->vm);
+
+    if (!g_str_equal(c->machine, machine)) {
+        g_autofree char *shown = g_strescape(c->machine, NULL); /* it stays one line */
+
+        error_set(err, FERRY_ERROR_PEER, "Machine type received is '%s' and local is '%s'", shown,
+                  machine);
+        return false;
+    }
+    if (c->unknown[0]) {
+        error_set(err, FERRY_ERROR_PEER,
+                  "The source uses capability '%s', which this side does not have", c->unknown);
+        return false;
+    }
+    if (c->has_uuid && in->options.caps[MIGRATION_CAPABILITY_VALIDATE_UUID] &&
+        memcmp(c->uuid, in->vm->uuid, sizeof(c->uuid))) {
+        error_set(err, FERRY_ERROR_PEER,
+                  "The source's machine has another UUID than this one: give both the same -uuid, "
+                  "or switch off validate-uuid");
+        return false;
+    }
+    if (c->ignore_shared != in->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED]) {
         error_set(err, FERRY_ERROR_PEER,
                   "Capability x-ignore-shared is %s, but received capability is %s",
-                  ignore_shared ? "off" : "on", ignore_shared ? "on" : "off");
+                  c->ignore_shared ? "off" : "on", c->ignore_shared ? "on" : "off");
         return false;
     }
     return true;

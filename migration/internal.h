@@ -25,6 +25,7 @@
 #include "util/sync.h"
 
 struct premap;
+struct ram_load;
 struct return_path;
 struct vm;
 struct vm_config;
@@ -60,15 +61,34 @@ struct migration {
     MigrationHoldPoint hold; /* m */
     bool held;               /* m */
 
-    struct outgoing *out;  /* machine; the last one */
-    struct incoming *in;   /* machine */
-    bool incoming_defer;   /* machine; migrate-incoming may be used */
-    struct premap *premap; /* made with the machine, then of the incoming thread */
+    struct outgoing *out;      /* machine; the last one */
+    GPtrArray *checks;         /* machine; struct check_job *: migrate-check under way */
+    unsigned operator_blocker; /* machine; handle of migrate-set-blocker, 0: none */
+    struct incoming *in;       /* machine */
+    bool incoming_defer;       /* machine; migrate-incoming may be used */
+    struct premap *premap;     /* made with the machine, then of the incoming thread */
 };
 
 /* --- migration.c --- */
 GPtrArray *migration_blocker_reasons(
     struct migration *m); /* char *; g_ptr_array_unref(). Machine lock held. */
+
+/* --- qmp.c: what migrate and migrate-check have in common; machine lock held --- */
+/* The address that exactly one of the two gives; NULL and *err (USER). */
+struct transport_address *migration_address(const char *uri, const GPtrArray *channels,
+                                            GError **err);
+/* The descriptor behind fd: addresses and /dev/fdset paths, which is the caller's; -1 for others.
+ * False: there is no such descriptor. */
+bool migration_address_fd(struct vm *vm, struct transport_address *a, int flags, int *fd,
+                          GError **err);
+/* False and *err (USER): there is no guest here, or it is on its way. */
+bool migration_guest_is_here(struct migration *m, GError **err);
+
+/* --- check/check.c --- */
+GPtrArray *migration_checks_new(void); /* struct check_job * */
+/* Ends what migrate-check still asks; its clients get no answer. Machine lock held; dropped
+ * meanwhile. */
+void migration_checks_end(struct migration *m);
 
 /* --- state.c --- */
 bool migration_transition_legal(MigrationStatus from, MigrationStatus to);
@@ -166,6 +186,8 @@ bool outgoing_sleep(struct outgoing *out, unsigned ms);
 /* What the run does or waits for from now on; its thread, without m. */
 void outgoing_phase(struct outgoing *out, MigrationPhase phase);
 void outgoing_ping(struct outgoing *out, uint32_t value);
+/* Queues a command record (enum stream_command). */
+void stream_put_command(struct stream_out *o, unsigned command, const void *payload, uint16_t len);
 
 /* switchover.c. Stops the guest, sends the rest, commits. True: the destination has the guest.
  * False: see outgoing_abort(). */
@@ -183,7 +205,7 @@ struct switchover_judge {
 bool switchover_due(struct outgoing *out, struct switchover_judge *j,
                     const struct migration_round *round);
 
-/* --- incoming side: destination.c --- */
+/* --- incoming side: incoming.c, greeting.c, destination.c --- */
 struct incoming {
     struct migration *m;
     struct vm *vm;
@@ -191,10 +213,14 @@ struct incoming {
     struct listener *listener;
     struct transport_address *addr;
     GThread *thread;
-    int cancel_fd;
+    int wake_fd; /* eventfd: a greeting is over, or `cancelled` */
     atomic_bool cancelled;
     atomic_bool finished;
-    struct channel *ch; /* set with m held */
+    GPtrArray *greeters;   /* struct greeter *; changed by `thread` with m held */
+    struct channel *ch;    /* that brings the guest; set with m held */
+    struct mutex ram_lock; /* a leaf; while greetings run they share what follows */
+    struct ram_load *ram;
+    bool ram_begun, ram_ignore_shared; /* ram_load_begin() was called, and with what */
     bool exit_on_error;
     MigrationPhase phase; /* m */
     char *error;          /* machine */
@@ -213,9 +239,19 @@ bool incoming_load(struct incoming *in, struct channel *ch, GError **err);
 void migration_register_vm_state(struct migration *m);
 
 /* --- configuration.c --- */
-void configuration_save(struct outgoing *out, struct stream_out *o);
+/* What a source says of itself before anything else. */
+struct configuration {
+    char machine[256];
+    bool ignore_shared, has_uuid;
+    uint8_t uuid[16];
+    char unknown[256]; /* a capability that this side does not have, "" for none */
+};
 struct stream_in;
-bool configuration_load(struct incoming *in, struct stream_in *s, GError **err);
+void configuration_save(struct outgoing *out, struct stream_out *o);
+/* Reads it behind its type byte; any thread. */
+bool configuration_read(struct stream_in *s, struct configuration *c, GError **err);
+/* Whether it fits this machine and the capabilities in `in`. */
+bool configuration_check(const struct incoming *in, const struct configuration *c, GError **err);
 
 /* --- stats.c --- */
 MigrationInfo *migration_info(struct migration *m);

@@ -33,6 +33,7 @@ bool migration_init(struct vm *vm, const struct vm_config *cfg, GError **err)
     (void)err;
     m->vm = vm;
     m->cfg = cfg;
+    m->checks = migration_checks_new();
     m->blockers = g_ptr_array_new_with_free_func(blocker_free);
     mutex_init(&m->lock);
     cond_init(&m->cond);
@@ -62,6 +63,8 @@ void migration_free(struct vm *vm)
         }
         outgoing_free(m->out);
     }
+    migration_checks_end(m);
+    g_ptr_array_unref(m->checks);
     incoming_free(m->in);
     premap_free(m->premap);
     savevm_unregister(vm->savevm, m);

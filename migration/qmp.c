@@ -81,8 +81,8 @@ static struct transport_address *from_channel(const MigrationChannel *c, GError 
     }
 }
 
-static struct transport_address *address_from(const char *uri, const GPtrArray *channels,
-                                              GError **err)
+struct transport_address *migration_address(const char *uri, const GPtrArray *channels,
+                                            GError **err)
 {
     if (!uri && !channels) {
         error_set(err, FERRY_ERROR_USER, "Parameter 'uri' is missing");
@@ -106,9 +106,8 @@ static struct transport_address *address_from(const char *uri, const GPtrArray *
     return from_channel(g_ptr_array_index(channels, 0), err);
 }
 
-/* The descriptor behind fd: addresses and /dev/fdset paths; -1 for others. False: there is no such
- * descriptor. */
-static bool address_fd(struct vm *vm, struct transport_address *a, int flags, int *fd, GError **err)
+bool migration_address_fd(struct vm *vm, struct transport_address *a, int flags, int *fd,
+                          GError **err)
 {
     *fd = -1;
     if (a->type == TRANSPORT_FD) {
@@ -118,6 +117,26 @@ static bool address_fd(struct vm *vm, struct transport_address *a, int flags, in
     if (a->type == TRANSPORT_FILE && monitor_fdset_is_path(a->path)) {
         *fd = monitor_fdset_open(vm->monitors, a->path, flags, err);
         return *fd >= 0;
+    }
+    return true;
+}
+
+bool migration_guest_is_here(struct migration *m, GError **err)
+{
+    struct vm *vm = m->vm;
+
+    if (vm->run_state == RUN_STATE_INMIGRATE) {
+        error_set(err, FERRY_ERROR_USER, "Guest is waiting for an incoming migration");
+        return false;
+    }
+    if (migration_is_active(m)) {
+        error_set(err, FERRY_ERROR_USER, "There's a migration process in progress");
+        return false;
+    }
+    if (vm->run_state == RUN_STATE_POSTMIGRATE) {
+        error_set(err, FERRY_ERROR_USER,
+                  "Can't migrate the vm that was paused due to previous migration");
+        return false;
     }
     return true;
 }
@@ -132,17 +151,7 @@ bool qmp_migrate(struct vm *vm, const struct qmp_migrate_arg *arg, GError **err)
         error_set(err, FERRY_ERROR_USER, "Cannot resume if there is no paused migration");
         return false;
     }
-    if (vm->run_state == RUN_STATE_INMIGRATE) {
-        error_set(err, FERRY_ERROR_USER, "Guest is waiting for an incoming migration");
-        return false;
-    }
-    if (migration_is_active(m)) {
-        error_set(err, FERRY_ERROR_USER, "There's a migration process in progress");
-        return false;
-    }
-    if (vm->run_state == RUN_STATE_POSTMIGRATE) {
-        error_set(err, FERRY_ERROR_USER,
-                  "Can't migrate the vm that was paused due to previous migration");
+    if (!migration_guest_is_here(m, err)) {
         return false;
     }
     if (arg->blk || arg->inc) {
@@ -154,15 +163,18 @@ bool qmp_migrate(struct vm *vm, const struct qmp_migrate_arg *arg, GError **err)
     }
     if (m->blockers->len) {
         g_autoptr(GPtrArray) reasons = migration_blocker_reasons(m);
+        g_autofree char *all = NULL;
 
-        error_set(err, FERRY_ERROR_USER, "%s", (const char *)g_ptr_array_index(reasons, 0));
+        g_ptr_array_add(reasons, NULL);
+        all = g_strjoinv("; ", (char **)reasons->pdata);
+        error_set(err, FERRY_ERROR_USER, "%s", all);
         return false;
     }
-    addr = address_from(arg->uri, arg->channels, err);
+    addr = migration_address(arg->uri, arg->channels, err);
     if (!addr) {
         return false;
     }
-    if (!address_fd(vm, addr, O_WRONLY, &fd, err)) {
+    if (!migration_address_fd(vm, addr, O_WRONLY, &fd, err)) {
         transport_address_free(addr);
         return false;
     }
@@ -215,11 +227,11 @@ bool qmp_migrate_incoming(struct vm *vm, const struct qmp_migrate_incoming_arg *
         error_set(err, FERRY_ERROR_USER, "The incoming migration has already been started");
         return false;
     }
-    addr = address_from(arg->uri, arg->channels, err);
+    addr = migration_address(arg->uri, arg->channels, err);
     if (!addr) {
         return false;
     }
-    if (!address_fd(vm, addr, O_RDONLY, &fd, err)) {
+    if (!migration_address_fd(vm, addr, O_RDONLY, &fd, err)) {
         transport_address_free(addr);
         return false;
     }

@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "migration/check/wire.h"
 #include "migration/stream/format.h"
 #include "migration/stream/in.h"
 #include "util/error.h"
@@ -25,10 +26,11 @@ struct return_path {
     /* all under lock */
     bool got[RETURN_WAIT_SHUT + 1];
     uint64_t features;
-    uint32_t pong;    /* the last one, FERRY_PING_MAGIC apart */
-    uint64_t runs_ns; /* what FERRY_RUNS said; UINT64_MAX: nothing */
-    bool refused;     /* the peer said that it does not take the guest */
-    bool closed;      /* nothing more comes: the peer has closed, or is gone */
+    uint32_t pong;     /* the last one, FERRY_PING_MAGIC apart */
+    bool refused;      /* the peer said that it does not take the guest */
+    bool closed;       /* nothing more comes: the peer has closed, or is gone */
+    GByteArray *check; /* what came of the answer to a check; NULL: none was asked for */
+    uint64_t runs_ns;  /* what FERRY_RUNS said; UINT64_MAX: nothing */
     GError *error;
 };
 
@@ -114,6 +116,24 @@ static bool handle_ready(struct return_path *rp, const uint8_t *p, unsigned len,
     return true;
 }
 
+static bool handle_check(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
+{
+    bool ok, last = false;
+
+    mutex_lock(&rp->lock);
+    ok = rp->check && !rp->got[RETURN_WAIT_CHECK];
+    if (!ok) {
+        error_set(err, FERRY_ERROR_PEER, "The destination answers a check that nobody asked for");
+    } else {
+        ok = check_collect(rp->check, p, len, &last, err);
+    }
+    mutex_unlock(&rp->lock);
+    if (ok && last) {
+        note(rp, RETURN_WAIT_CHECK);
+    }
+    return ok;
+}
+
 static bool handle_runs(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
 {
     uint64_t ns;
@@ -145,6 +165,7 @@ static const struct {
     { RETURN_SWITCHOVER_ACK, 0, 0, NULL },
     { RETURN_FERRY_HELLO, 12, RETURN_MAX_PAYLOAD, handle_hello },
     { RETURN_FERRY_READY, 0, 0, handle_ready },
+    { RETURN_FERRY_CHECK, 1, RETURN_MAX_PAYLOAD, handle_check },
     { RETURN_FERRY_ERROR, 0, RETURN_MAX_PAYLOAD, handle_error },
     { RETURN_FERRY_RUNS, 8, 8, handle_runs },
 };
@@ -237,6 +258,7 @@ void return_path_free(struct return_path *rp)
     in_free(rp->in);
     channel_unref(rp->ch);
     g_clear_error(&rp->error);
+    g_clear_pointer(&rp->check, g_byte_array_unref);
     mutex_clear(&rp->lock);
     cond_clear(&rp->cond);
     g_free(rp);
@@ -294,7 +316,7 @@ bool return_path_refused(struct return_path *rp, bool by_closing)
 bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned timeout_ms,
                       GError **err)
 {
-    static const char *const names[] = { "answer to the first ping",
+    static const char *const names[] = { "answer to the first ping", "answer to the check",
                                          "confirmation that the guest is loaded",
                                          "confirmation that the guest runs" };
     gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
@@ -340,6 +362,21 @@ uint64_t return_path_features(struct return_path *rp)
     uint64_t f = rp->features;
     mutex_unlock(&rp->lock);
     return f;
+}
+
+void return_path_expect_check(struct return_path *rp)
+{
+    mutex_lock(&rp->lock);
+    rp->check = g_byte_array_new();
+    mutex_unlock(&rp->lock);
+}
+
+GByteArray *return_path_take_check(struct return_path *rp)
+{
+    mutex_lock(&rp->lock);
+    GByteArray *check = g_steal_pointer(&rp->check);
+    mutex_unlock(&rp->lock);
+    return check;
 }
 
 uint64_t return_path_runs_ns(struct return_path *rp)

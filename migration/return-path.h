@@ -10,6 +10,7 @@ struct return_path;
 
 enum return_wait {
     RETURN_WAIT_FERRY_PONG, /* the answer to FERRY_PING_MAGIC */
+    RETURN_WAIT_CHECK,      /* all of FERRY_CHECK, see return_path_expect_check() */
     RETURN_WAIT_READY,      /* FERRY_READY */
     RETURN_WAIT_SHUT,       /* SHUT 0 */
 };
@@ -45,6 +46,11 @@ uint64_t return_path_runs_ns(struct return_path *rp);
  * destination has read all before it. */
 bool return_path_wait_pong(struct return_path *rp, uint32_t value, unsigned timeout_ms,
                            GError **err);
+
+/* A check has been asked for: its answer may come from now on, once. */
+void return_path_expect_check(struct return_path *rp);
+/* That answer, after RETURN_WAIT_CHECK; the caller owns it. */
+GByteArray *return_path_take_check(struct return_path *rp);
 
 /* Destination: sends one message. One thread. */
 bool return_path_send(struct channel *ch, unsigned type, const void *payload, size_t len,

@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "migration/check/ask.h"
 #include "accel/accel.h"
 #include "migration/internal.h"
 #include "migration/ram/save.h"
@@ -130,7 +131,7 @@ static bool connect_channel(struct outgoing *out, GError **err)
     return outgoing_check(out, err);
 }
 
-static void put_command(struct stream_out *o, unsigned command, const void *payload, uint16_t len)
+void stream_put_command(struct stream_out *o, unsigned command, const void *payload, uint16_t len)
 {
     out_u8(o, STREAM_COMMAND);
     out_be16(o, (uint16_t)command);
@@ -142,7 +143,24 @@ void outgoing_ping(struct outgoing *out, uint32_t value)
 {
     uint32_t be = GUINT32_TO_BE(value);
 
-    put_command(out->o, STREAM_CMD_PING, &be, sizeof(be));
+    stream_put_command(out->o, STREAM_CMD_PING, &be, sizeof(be));
+}
+
+/* Between Ferries: what stands in the way is found out before anything is sent. */
+static bool ask_whether_possible(struct outgoing *out, GError **err)
+{
+    g_autoptr(GPtrArray) findings = findings_new();
+    g_autofree char *obstacles = NULL;
+
+    if (!check_ask(out->m, out->o, out->rp, GREETING_TIMEOUT_MS, findings, NULL, err)) {
+        return false;
+    }
+    if (!findings_have_obstacle(findings)) {
+        return true;
+    }
+    obstacles = findings_obstacles_text(findings);
+    error_set(err, FERRY_ERROR_PEER, "The destination cannot take the guest: %s", obstacles);
+    return false;
 }
 
 /* Opens the return path and learns who answers. */
@@ -161,7 +179,7 @@ static bool open_return_path(struct outgoing *out, GError **err)
     if (!out->rp) {
         return false;
     }
-    put_command(out->o, STREAM_CMD_OPEN_RETURN_PATH, NULL, 0);
+    stream_put_command(out->o, STREAM_CMD_OPEN_RETURN_PATH, NULL, 0);
     outgoing_ping(out, STREAM_PING_START);
     outgoing_ping(out, FERRY_PING_MAGIC);
     asked = migration_now_ns();
@@ -176,9 +194,9 @@ static bool open_return_path(struct outgoing *out, GError **err)
     if (out->features) {
         uint64_t be = GUINT64_TO_BE(out->features);
 
-        put_command(out->o, STREAM_CMD_FERRY_FEATURES, &be, sizeof(be));
+        stream_put_command(out->o, STREAM_CMD_FERRY_FEATURES, &be, sizeof(be));
     }
-    return true;
+    return !(out->features & FERRY_FEATURE_CHECK) || ask_whether_possible(out, err);
 }
 
 static bool greet(struct outgoing *out, GError **err)

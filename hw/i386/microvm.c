@@ -346,6 +346,26 @@ void board_free(struct vm *vm)
     g_free(board);
 }
 
+void board_options(const struct vm *vm,
+                   void (*fn)(void *opaque, const char *name, const char *value), void *opaque)
+{
+    const struct board *board = vm->board;
+
+    if (!board) {
+        return;
+    }
+    const struct {
+        const char *name;
+        bool on;
+    } options[] = { { "acpi", board->acpi }, { "ioapic2", board->ioapic2 },
+                    { "pic", board->pic },   { "pit", board->pit },
+                    { "rtc", board->rtc },   { "isa-serial", board->serial } };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(options); i++) {
+        fn(opaque, options[i].name, options[i].on ? "on" : "off");
+    }
+}
+
 const char *board_name(const struct vm *vm G_GNUC_UNUSED)
 {
     return "microvm";

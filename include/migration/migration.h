@@ -24,6 +24,10 @@ void migration_free(struct vm *vm);
  */
 bool migration_start_incoming_from_options(struct vm *vm, const char *uri, GError **err);
 
+/* Marks the guest as one that is not to migrate (replacing an earlier mark), as migrate-set-blocker
+ * and -migrate-blocker do. USER: not a sensible reason, -only-migratable, a migration is under way. */
+bool migration_set_operator_blocker(struct vm *vm, const char *reason, GError **err);
+
 /* While a destination waits or loads: `cont` and `stop` only decide whether the guest is to run
  * afterwards. */
 bool migration_incoming_pending(struct vm *vm);

@@ -74,5 +74,9 @@ void board_reset(struct vm *vm);
 void board_free(struct vm *vm);
 /* Machine type name on the wire. */
 const char *board_name(const struct vm *vm);
+/* Calls fn for each option of -machine that decides what the guest finds, with what became of it.
+ * Constant once the machine is built: any thread. */
+void board_options(const struct vm *vm,
+                   void (*fn)(void *opaque, const char *name, const char *value), void *opaque);
 
 #endif

@@ -8,6 +8,8 @@
  *   QEVM 3 | CONFIGURATION | OPEN_RETURN_PATH, PING 1 ->
  *                             PING FERRY_PING_MAGIC ->  <- PONG 1, FERRY_HELLO, PONG
  * FERRY_PING_MAGIC FERRY_FEATURES  ->      (a QEMU only echoes the PING, and Ferry adds nothing)
+ *   FERRY_CHECK ...                                 ->  compares with what it is
+ *                                                   <-  FERRY_CHECK ... (what stands in the way)
  *   ram START | ram PART ... (guest runs)           ->
  *   --- guest stops ---
  *   ram END | device FULL ... | EOF | VMDESC        ->  reads and checks everything, touches
@@ -15,6 +17,8 @@
  *                                                   <-  FERRY_READY
  *   FERRY_GO (commit point)                         ->  runs the guest
  *                                                   <-  SHUT 0
+ *
+ * A connection that only checks has no CONFIGURATION and ends after the answer to its FERRY_CHECK.
  *
  * Version rule: what only Ferry knows is used only between a HELLO and the end of the same
  * connection; a bit of FERRY_FEATURE_* that one side does not know is ignored by it and therefore
@@ -54,6 +58,7 @@ enum stream_command {
     STREAM_CMD_SWITCHOVER_START = 11,   /* QEMU 10.0 */
     STREAM_CMD_FERRY_FEATURES = 0x4652, /* be64 features in use */
     STREAM_CMD_FERRY_GO = 0x4653,       /* be64 ns since the guest's clocks stopped */
+    STREAM_CMD_FERRY_CHECK = 0x4654, /* u8 1 in the last chunk, else 0; chunk of a MigrationSide */
 };
 
 /* Return path: be16 type, be16 length, payload. */
@@ -68,7 +73,9 @@ enum return_message {
     RETURN_FERRY_HELLO = 0x4652, /* be32 version, be64 features, pstr program version */
     RETURN_FERRY_READY = 0x4653, /* empty: everything is loaded and checked */
     RETURN_FERRY_ERROR = 0x4654, /* UTF-8 sentence: why the destination gave up; SHUT 1 follows */
-    RETURN_FERRY_RUNS = 0x4656,  /* be64 ns from GO until the guest ran; SHUT 0 follows */
+    RETURN_FERRY_CHECK =
+        0x4655, /* u8 1 in the last chunk, else 0; chunk of a MigrationCheckAnswer */
+    RETURN_FERRY_RUNS = 0x4656, /* be64 ns from GO until the guest ran; SHUT 0 follows */
 };
 
 #define STREAM_PING_START 1u
@@ -82,9 +89,12 @@ enum return_message {
 #define FERRY_FEATURE_ZEROED 0x1u
 /* The destination says READY and waits for GO. */
 #define FERRY_FEATURE_COMMIT 0x2u
+/* The destination says whether a guest can come, before anything of it is sent (FERRY_CHECK). */
+#define FERRY_FEATURE_CHECK 0x4u
 /* With COMMIT: the destination says how long it took from GO until the guest ran. */
 #define FERRY_FEATURE_RUNS 0x8u
-#define FERRY_FEATURES_ALL (FERRY_FEATURE_ZEROED | FERRY_FEATURE_COMMIT | FERRY_FEATURE_RUNS)
+#define FERRY_FEATURES_ALL                                                                         \
+    (FERRY_FEATURE_ZEROED | FERRY_FEATURE_COMMIT | FERRY_FEATURE_CHECK | FERRY_FEATURE_RUNS)
 
 /* RAM records: be64 (offset | flags). */
 #define RAM_VERSION       4

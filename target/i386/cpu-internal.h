@@ -228,6 +228,8 @@ bool cpu_msrs_put(struct x86_cpu *cpu, const struct cpu_state *s, GError **err);
 bool cpu_msrs_put_late(struct x86_cpu *cpu, const struct cpu_state *s, GError **err);
 bool cpu_msr_put_one(struct x86_cpu *cpu, uint32_t index, uint64_t value, GError **err);
 bool cpu_msr_get_one(struct x86_cpu *cpu, uint32_t index, uint64_t *value);
+/* Adds the names of the MSRs that are saved and loaded here and that a guest may rely on. */
+void cpu_msr_names(const struct x86_cpus *all, GPtrArray *names);
 bool cpu_host_has_msr(const struct x86_cpus *all, uint32_t index);
 
 /* cpu-tsc.c: all processors at once. */

@@ -251,8 +251,7 @@ void cpu_model_free(struct cpu_model *m)
     }
 }
 
-/* What this host's KVM and this program can give, FEATURE_NO_SAVE apart. */
-static void words_offered(const struct x86_cpus *all, uint32_t words[FW_COUNT])
+void cpu_model_words_offered(const struct x86_cpus *all, uint32_t words[FW_COUNT])
 {
     memset(words, 0, FW_COUNT * sizeof(words[0]));
     for (const struct feature *f = features; f->name; f++) {
@@ -341,7 +340,7 @@ bool cpu_model_words(const struct cpu_model *m, const struct x86_cpus *all,
 {
     uint32_t offered[FW_COUNT], asked[FW_COUNT] = { 0 };
 
-    words_offered(all, offered);
+    cpu_model_words_offered(all, offered);
     words_of_model(m, offered, words);
     for (unsigned late = 0; late < 2; late++) {
         for (unsigned i = 0; i < m->settings->len; i++) {

@@ -25,6 +25,9 @@ struct cpu_model {
 bool cpu_model_words(const struct cpu_model *m, const struct x86_cpus *all,
                      uint32_t words[FW_COUNT], GError **err);
 
+/* What this host's KVM and this program can give, FEATURE_NO_SAVE apart. */
+void cpu_model_words_offered(const struct x86_cpus *all, uint32_t words[FW_COUNT]);
+
 /* cpuid.c */
 const struct kvm_cpuid_entry2 *cpuid_host_find(const struct x86_cpus *all, uint32_t function,
                                                uint32_t index);

@@ -181,6 +181,19 @@ static bool row_offered(const struct x86_cpus *all, const struct msr_row *row, u
     }
 }
 
+void cpu_msr_names(const struct x86_cpus *all, GPtrArray *names)
+{
+    for (unsigned r = 0; r < G_N_ELEMENTS(rows); r++) {
+        for (unsigned i = 0; i < row_count(&rows[r]); i++) {
+            if (!row_offered(all, &rows[r], i) || rows[r].may_drop) {
+                continue;
+            }
+            g_ptr_array_add(names, rows[r].count ? g_strdup_printf("%s[%u]", rows[r].name, i)
+                                                 : g_strdup(rows[r].name));
+        }
+    }
+}
+
 /* Bits of a variable MTRR's mask from the guest's physical address width up to 52. Streams have
  * them set, so that a destination with wider addresses is right; KVM wants them clear. */
 static uint64_t mtrr_top_bits(const struct x86_cpus *all)

@@ -200,7 +200,7 @@ static void check_sentence(const char *text)
 
 bool fuzz_machine_load(struct fuzz_machine *m, const void *data, size_t len, GError **err)
 {
-    struct incoming in = { .m = m->vm->migration, .vm = m->vm, .cancel_fd = -1 };
+    struct incoming in = { .m = m->vm->migration, .vm = m->vm, .wake_fd = -1 };
     g_autoptr(GError) error = NULL;
     struct channel *ch;
     bool ok;

@@ -22,9 +22,11 @@ void fake_never_called(void)
     g_assert_not_reached();
 }
 #define FAKE(name) __asm__(".globl qmp_" #name "\n.set qmp_" #name ", fake_never_called")
+FAKE(migrate_clear_blocker);
 FAKE(migrate_continue);
 FAKE(migrate_incoming);
 FAKE(migrate_recover);
+FAKE(migrate_set_blocker);
 FAKE(migrate_set_capabilities);
 FAKE(migrate_start_postcopy);
 FAKE(object_add);
@@ -39,8 +41,28 @@ FAKE(system_reset);
 FAKE(x_migrate_hold);
 FAKE(x_query_dirty_tracking);
 FAKE(x_query_migrate_hold);
+FAKE(x_query_migrate_side);
 
 struct fake fake;
+
+bool qmp_migrate_check(struct vm *vm G_GNUC_UNUSED, const struct qmp_migrate_check_arg *arg,
+                       struct qmp_answer *answer, GError **err)
+{
+    if (arg->peer == MIGRATION_PEER_QEMU) {
+        MigrationCheckResult *result = g_new0(MigrationCheckResult, 1);
+
+        result->possible = true;
+        result->findings = qapi_migration_finding_list_new();
+        qmp_migrate_check_answer(answer, result, NULL);
+        return true;
+    }
+    if (!arg->uri) {
+        error_set(err, FERRY_ERROR_USER, "No way");
+        return false;
+    }
+    fake.answer = answer;
+    return true;
+}
 
 bool qmp_stop(struct vm *vm, GError **err G_GNUC_UNUSED)
 {

@@ -9,6 +9,7 @@ extern struct fake {
     int migrate_fd; /* what the last migrate with fd: got */
     MigrateSetParameters params;
     unsigned quits, cancels;
+    struct qmp_answer *answer; /* what the last migrate-check is to be answered with */
 } fake;
 
 #endif

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "qapi/qapi-types.h"
 #include "system/vcpu.h"
 
 struct vm;
@@ -41,6 +42,15 @@ int64_t x86_clock_stopped_at(struct vm *vm);
 /* The time that the first vCPU would compute from its kvmclock page now; false: it has none. vCPUs
  * stopped, machine lock held. */
 bool x86_guest_clock_ns(struct vm *vm, uint64_t *ns);
+
+/*
+ * How the guest sees its processors and what this host could show it, for comparison with another
+ * host. NULL without KVM. Machine lock held. Feature names are in the order of the table of
+ * target/i386/cpu-features.c.
+ */
+MigrationSideCpu *x86_cpu_describe(struct vm *vm);
+/* "CPUID.07H:EBX bit 16" for the feature "avx512f"; NULL: no such feature. g_free() */
+char *x86_feature_place(const char *name);
 
 /* The TSC frequency of the guest in kHz; 0: not known. */
 int64_t x86_tsc_khz(struct vm *vm);

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Private to the incoming side: one connection, from its first byte (greeting.c) over the guest's
+ * state (destination.c) to its end. incoming.c has the listening socket and the threads.
+ *
+ * A struct load is used by one thread at a time: while it is greeted by that connection's own,
+ * then, if it brings the guest, by "mig/incoming".
+ */
+#ifndef MIGRATION_DESTINATION_H
+#define MIGRATION_DESTINATION_H
+
+#include "migration/internal.h"
+
+struct stream_in;
+
+struct load {
+    struct incoming *in;
+    struct vm *vm;
+    struct channel *ch;
+    struct stream_in *s;
+    atomic_bool cancelled; /* nobody wants it any more; releases a hold */
+
+    /* greeting */
+    struct configuration configuration; /* what the source said */
+    bool has_configuration;
+    bool check_only;        /* it began without a configuration: it cannot bring a guest */
+    atomic_bool seen_check; /* the same, for other threads */
+    bool return_path;       /* the source reads one */
+    bool offered;           /* FERRY_PING_MAGIC came: HELLO was sent */
+    bool claimed;           /* the greeting is over */
+    uint64_t can;           /* FERRY_FEATURE_* that this side has */
+    uint64_t features;      /* those in use */
+    GByteArray *check;      /* the description that is coming in, NULL: none */
+    unsigned checks;        /* answered */
+
+    /* the guest */
+    struct ram_load *ram; /* of the incoming side */
+    struct savevm_load *devices;
+    bool ram_open;  /* the ram section's START has come */
+    bool ram_ended; /* and its END */
+    uint32_t ram_id;
+    bool go;           /* FERRY_GO came */
+    uint64_t pause_ns; /* what it said */
+    int64_t go_at_ns;
+    int64_t ran_at_ns;
+};
+
+/* What a greeting came to. */
+enum greeting {
+    GREETING_GUEST,   /* what comes next is the guest's state */
+    GREETING_CHECKED, /* the source has had its answers and has gone */
+    GREETING_FAILED,
+};
+
+/* Takes a reference to ch. */
+struct load *load_new(struct incoming *in, struct channel *ch);
+void load_free(struct load *l);
+
+/* greeting.c */
+/*
+ * Reads up to the first byte that is no part of a greeting, which stays unread, and answers.
+ * Changes nothing on this side. Several connections may be greeted at the same time.
+ */
+enum greeting load_greet(struct load *l, GError **err);
+/* Reads and handles a command. */
+bool load_command(struct load *l, GError **err);
+/* Tells the source why; best effort, for at most a second. */
+void load_send_failure(struct load *l, const GError *error);
+/* *err: the peer sent what it must not, and where in the stream. Always false. */
+bool load_refuse(struct load *l, GError **err, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
+
+/* destination.c */
+/* From the end of the greeting to the running guest. The status must be setup. */
+bool load_guest(struct load *l, GError **err);
+
+#endif
