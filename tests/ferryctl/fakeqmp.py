@@ -191,3 +191,5 @@ class FakeMachine(Server):
                     answer = self._answer(request)
                 stream.write(json.dumps({**answer, "id": request.get("id")}).encode() + b"\r\n")
                 stream.flush()
+                if request["execute"] == "quit":
+                    return

@@ -123,10 +123,19 @@ class Status(CtlCase):
                                          "blocked-reasons": ["Because"]}])
         out = self.ctl("status").out
         for line in ("name +web1", "machine +Ferry 0.1.0", "guest +running", "migration +active",
-                     "waits for +memory", "took +1.50 s", "would pause +200 ms", "policy +legacy",
+                     "now +sending memory", "took +1.50 s", "would pause +200 ms", "policy +legacy",
                      "deadline +0:01:01", "throttle +30 %", "blocked +Because",
                      "memory +10.0 MiB sent in 2 rounds, 6.00 MiB of 16.0 MiB remain"):
             self.assertRegex(out, rf"(?m)^{line}$")
+
+    def test_pause(self):
+        """What the pause consisted of, where the machine knows it."""
+        parts = {"whole": 2400, "stop": 100, "sync": 300, "memory": 500, "devices": 1000, "load": 500,
+                 "confirm": 0}
+        self.fake(started=True, states=[{"status": "completed", "downtime": 3, "pause": parts}])
+        self.assertRegex(self.ctl("status").out, r"(?m)^paused +2.40 ms: stop 100 us, sync 300 us, "
+                                                 "memory 500 us, devices 1.00 ms, load 500 us$")
+        self.assertEqual(self.ctl("status", "--json").of_type("status")[0]["pause"], parts)
 
     def test_json(self):
         self.fake(greeting=QEMU)
@@ -256,6 +265,14 @@ class Check(CtlCase):
         self.assertEqual(lines.end, {"type": "end", "outcome": "done", "exit-status": 0,
                                      "possible": True, "peer-asked": True,
                                      "peer-version": "Ferry 0.2"})
+
+    def test_what_migrate_settles_is_no_warning(self):
+        settled = ("warning", "capability", "return-path", "It is off")
+        other = ("warning", "capability", "events", "It is off")
+        self.fake(commands={"migrate-check": self.result(True, settled, other)})
+        out = self.ctl("check", "host:4444").out
+        self.assertNotIn("return-path", out)
+        self.assertIn(": 1 warning.", out)
 
     def test_obstacles(self):
         obstacle = ("obstacle", "cpu", "avx512f", "The destination lacks it")

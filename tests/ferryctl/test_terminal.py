@@ -38,14 +38,14 @@ class Display(TerminalCase):
         self.assertAlmostEqual(done, 10 / 16, delta=0.02)
         for figure in ("sent +10.0 MiB", "throttle +20 %", "link +100 MiB/s", "policy +legacy",
                        r"dirtied +20.0 MiB/s \(5,120 pages/s\)", "deadline +1:02:0[0-3]",
-                       "pause +300 ms", "whole move +1:05 min", "waits for +memory"):
+                       "pause +300 ms", "whole move +1:05 min", "now +sending memory"):
             self.assertRegex(text, figure)
         # the latest rounds, as many as there is room for, and the latest decisions
         self.assertRegex(text, r"(?m)^   60   10\.0 MiB    100 MiB/s   3\.67 MiB   3\.67 MiB      20 %")
         self.assertNotRegex(text, r"(?m)^    1 ")
         self.assertRegex(text, r"(?m)^0:00:09 round 9: throttle 20: No progress$")
         self.assertEqual(len(screen), 30)
-        self.assertIn("Ctrl-C", screen[-1])
+        self.assertEqual("Ctrl-C: cancel or detach", screen[-1])
 
     def test_ends_with_a_summary(self):
         """The display goes away; what was on the terminal before is there again."""
@@ -114,7 +114,7 @@ class Resize(TerminalCase):
             while True:
                 screen = terminal.screen()
                 good = (re.search(want, screen[0]) and len(screen) == rows and
-                        screen[-1] == "Ctrl-C stops watching"[:columns] and
+                        screen[-1] == "Ctrl-C: cancel or detach"[:columns] and
                         all(len(line) <= columns for line in screen))
                 if good or time.monotonic() > end:
                     break
@@ -161,7 +161,7 @@ class Keys(TerminalCase):
     def test_go_on(self):
         fake, terminal = self.asked()
         terminal.keys("x")
-        terminal.wait("^Ctrl-C stops watching")
+        terminal.wait("^Ctrl-C: cancel or detach")
         fake.states = [COMPLETED]
         self.assertEqual(terminal.status(), DONE)
 
@@ -171,13 +171,13 @@ class Keys(TerminalCase):
         terminal.wait("round 2")
         terminal.keys("c", "d", "q", "Enter")
         time.sleep(0.3)
-        terminal.wait("^Ctrl-C stops watching")
+        terminal.wait("^Ctrl-C: cancel or detach")
         self.assertEqual(fake.log[-1][0], "migrate")
 
     def test_watch_asks_nothing(self):
         fake = self.fake(started=True, states=[ACTIVE])
         terminal = self.terminal("watch")
-        terminal.wait("round 2")
+        terminal.wait("round 2(.|\n)*^Ctrl-C stops watching")
         terminal.keys("C-c")
         self.assertEqual(terminal.status(), LEFT_RUNNING)
         self.assertEqual(fake.log, [])

@@ -271,10 +271,10 @@ static void remainder_line(struct chart *c, const struct panel *p)
 static void pause_band(struct chart *c, const struct panel *p)
 {
     double end = (double)c->m->total_ms / 1e3;
-    double begin = end - (double)c->m->downtime_ms / 1e3;
+    double begin = end - (double)move_pause_us(c->m) / 1e6;
     double x = x_of(c, MAX(begin, 0));
 
-    if (c->m->downtime_ms < 0 || c->m->total_ms < 0) {
+    if (move_pause_us(c->m) < 0 || c->m->total_ms < 0) {
         return;
     }
     g_string_append_printf(c->out,
@@ -354,7 +354,7 @@ static double decision_list(struct chart *c, double y)
 static char *subtitle(const move *m)
 {
     g_autofree char *total = text_duration_us(m->total_ms * 1000);
-    g_autofree char *pause = text_duration_us(m->downtime_ms * 1000);
+    g_autofree char *pause = text_duration_us(move_pause_us(m));
     g_autofree char *sent = text_bytes((double)m->transferred);
     g_autofree char *rounds = text_plural(move_round_count(m), "round", "rounds");
     GString *s = g_string_new(m->status ? m->status : "unknown");
@@ -362,7 +362,7 @@ static char *subtitle(const move *m)
     if (m->total_ms >= 0) {
         g_string_append_printf(s, " after %s", total);
     }
-    if (m->downtime_ms >= 0) {
+    if (move_pause_us(m) >= 0) {
         g_string_append_printf(s, ", the guest paused for %s", pause);
     }
     if (m->transferred >= 0) {

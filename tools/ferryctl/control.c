@@ -55,15 +55,36 @@ static char *ms(int64_t value)
     return value < 0 ? NULL : text_duration_us(value * 1000);
 }
 
+/* "2.10 ms: stop 120 us, memory 900 us..." */
+static char *pause_text(const move *m)
+{
+    g_autoptr(GString) s = NULL;
+    g_autofree char *whole = text_duration_us(move_pause_us(m));
+
+    if (move_pause_us(m) < 0) {
+        return NULL;
+    }
+    s = g_string_new(whole);
+    for (unsigned i = 1; i < MOVE_PAUSE_PARTS; i++) {
+        g_autofree char *part = text_duration_us(m->pause_us[i]);
+
+        if (m->pause_us[i] > 0) {
+            g_string_append_printf(s, "%s %s %s", strchr(s->str, ':') ? "," : ":",
+                                   move_pause_names[i], part);
+        }
+    }
+    return g_strdup(s->str);
+}
+
 static void print_migration(const move *m)
 {
     line("migration", g_strdup(m->status    ? m->status
                                : m->listens ? "waiting for a guest"
                                             : "none"));
-    line("waits for", g_strdup(m->phase));
+    line("now", g_strdup(move_phase_text(m)));
     line("error", g_strdup(m->error));
     line("took", ms(m->total_ms));
-    line("paused", ms(m->downtime_ms));
+    line("paused", pause_text(m));
     line("would pause", ms(m->expected_downtime_ms));
     line("policy", g_strdup(m->policy));
     line("deadline", m->deadline_ms < 0 ? NULL : text_clock_ms(m->deadline_ms));
@@ -335,6 +356,10 @@ static int quit_run(struct ctl *ctl, const struct command *self, int argc, char 
     }
     if (!qmp_do(q, "quit", NULL, err)) {
         return CTL_REFUSED;
+    }
+    if (!qmp_wait_closed(q)) {
+        ctl_fail(err, CTL_FAILED, "The machine has been told to end and is still there");
+        return CTL_FAILED;
     }
     say(ctl, "Ended.");
     return CTL_DONE;

@@ -76,6 +76,16 @@ void move_unref(move *m)
 
 /* ---- reading ---- */
 
+const char *const move_pause_names[MOVE_PAUSE_PARTS] = { "whole",   "stop", "sync",   "memory",
+                                                         "devices", "load", "confirm" };
+
+static void read_pause(move *m, const json_t *pause)
+{
+    for (unsigned i = 0; i < MOVE_PAUSE_PARTS; i++) {
+        m->pause_us[i] = number(pause, move_pause_names[i]);
+    }
+}
+
 /* Names of a round's members; the same in QMP and in --json. */
 static const struct {
     const char *name;
@@ -145,6 +155,7 @@ move *move_parse(const struct ctl *ctl, json_t *info)
     m->expected_total_ms = number(info, "expected-total-time");
     m->deadline_ms = number(info, "deadline");
     m->throttle = number(info, "cpu-throttle-percentage");
+    read_pause(m, json_object_get(info, "pause"));
     if (json_is_object(ram)) {
         m->has_ram = true;
         m->transferred = number(ram, "transferred");
@@ -218,6 +229,43 @@ double move_dirty_rate(const move *m)
     return m->dirty_pages_rate < 0 ? -1 : (double)m->dirty_pages_rate * (double)move_page_size(m);
 }
 
+const char *move_phase_text(const move *m)
+{
+    static const struct {
+        const char *phase, *text;
+    } texts[] = {
+        { "connect", "connecting" },
+        { "greeting", "waiting for the destination's first answer" },
+        { "setup", "switching dirty tracking on" },
+        { "memory", "sending memory" },
+        { "drain", "waiting until the destination has read the round" },
+        { "suspended", "stopped by the policy, sending memory" },
+        { "operator", "stopped, waiting for ferryctl resume" },
+        { "switchover", "stopped, sending the rest" },
+        { "ready", "waiting until the destination has loaded it" },
+        { "confirm", "waiting for word that it runs there" },
+        { "listen", "waiting for a source to connect" },
+        { "begin", "connected, waiting for the stream" },
+        { "stream", "receiving" },
+        { "load", "loading devices" },
+        { "go", "loaded, waiting for the source to hand over" },
+    };
+
+    for (unsigned i = 0; m->phase && i < G_N_ELEMENTS(texts); i++) {
+        if (!strcmp(m->phase, texts[i].phase)) {
+            return texts[i].text;
+        }
+    }
+    return m->phase;
+}
+
+int64_t move_pause_us(const move *m)
+{
+    return m->pause_us[MOVE_PAUSE_WHOLE] >= 0 ? m->pause_us[MOVE_PAUSE_WHOLE]
+           : m->downtime_ms >= 0              ? m->downtime_ms * 1000
+                                              : -1;
+}
+
 char *move_whereabouts(const move *m)
 {
     static const struct {
@@ -281,6 +329,14 @@ json_t *move_to_json(const move *m, const char *type)
     put_number(o, "expected-total-time", m->expected_total_ms);
     put_number(o, "deadline", m->deadline_ms);
     put_number(o, "downtime", m->downtime_ms);
+    if (m->pause_us[MOVE_PAUSE_WHOLE] >= 0) {
+        json_t *pause = json_object();
+
+        for (unsigned i = 0; i < MOVE_PAUSE_PARTS; i++) {
+            put_number(pause, move_pause_names[i], m->pause_us[i]);
+        }
+        json_object_set_new(o, "pause", pause);
+    }
     put_string(o, "error", m->error);
     return o;
 }
@@ -344,6 +400,9 @@ void move_from_json(const struct ctl *ctl, move *m, json_t *line)
             if (value >= 0) {
                 *numbers[i].value = value;
             }
+        }
+        if (json_object_get(line, "pause")) {
+            read_pause(m, json_object_get(line, "pause"));
         }
         m->has_ram |= m->total >= 0;
     }

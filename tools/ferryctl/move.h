@@ -24,6 +24,10 @@ struct move_decision {
     char *action, *reason;
 };
 
+/* [MOVE_PAUSE_WHOLE] is the sum of the others. */
+enum { MOVE_PAUSE_WHOLE, MOVE_PAUSE_PARTS = 7 };
+extern const char *const move_pause_names[MOVE_PAUSE_PARTS];
+
 typedef struct move {
     unsigned references;
     int64_t taken_us; /* monotonic */
@@ -34,7 +38,9 @@ typedef struct move {
     int64_t transferred, remaining, total, dirty_pages_rate, syncs, page_size;
     double bandwidth; /* bytes per second, as now; negative when unknown */
     int64_t total_ms, setup_ms, downtime_ms, expected_downtime_ms, expected_total_ms, deadline_ms;
-    int64_t throttle;     /* -1: not throttled or unknown */
+    int64_t throttle; /* -1: not throttled or unknown */
+    /* what the pause consisted of, microseconds, in the order of move_pause_names; -1: unknown */
+    int64_t pause_us[MOVE_PAUSE_PARTS];
     GPtrArray *blocked;   /* char *, clean */
     GArray *rounds;       /* struct move_round */
     GPtrArray *decisions; /* struct move_decision * */
@@ -60,6 +66,11 @@ double move_dirty_rate(const move *m);
 int64_t move_round_count(const move *m);
 /* The size of pages that rounds count in. */
 int64_t move_page_size(const move *m);
+
+/* What the migration is doing or waiting for, in words; NULL when unknown. The move's. */
+const char *move_phase_text(const move *m);
+/* How long the guest was paused, microseconds; -1 when unknown. */
+int64_t move_pause_us(const move *m);
 
 /* Where the guest is, as a sentence without a full stop; from run state and status. */
 char *move_whereabouts(const move *m);

@@ -456,6 +456,19 @@ bool qmp_do(qmp *q, const char *command, json_t *arguments, GError **err)
     return result != NULL;
 }
 
+bool qmp_wait_closed(qmp *q)
+{
+    int64_t deadline = deadline_of(q);
+
+    for (;;) { /* whatever still comes is of no interest */
+        g_byte_array_set_size(q->input, 0);
+        q->scanned = 0;
+        if (!receive_some(q, deadline, "end", NULL)) {
+            return g_get_monotonic_time() < deadline;
+        }
+    }
+}
+
 bool qmp_is_missing(const qmp *q)
 {
     return q->missing;

@@ -48,6 +48,9 @@ json_t *qmp_execute(qmp *q, const char *command, json_t *arguments, GError **err
 /* The same where the result says nothing. */
 bool qmp_do(qmp *q, const char *command, json_t *arguments, GError **err);
 
+/* Waits until the server has closed the connection; false when it has not within the patience. */
+bool qmp_wait_closed(qmp *q);
+
 /* The last error was "no such command". */
 bool qmp_is_missing(const qmp *q);
 

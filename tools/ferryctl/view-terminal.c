@@ -21,7 +21,7 @@
 #define ENTER "\033[?1049h\033[?25l\033[?7l" /* alternate screen, no cursor, no wrapping */
 #define LEAVE "\033[?7h\033[?25h\033[?1049l"
 
-#define COLUMN_WIDTH 38 /* of the figures, where two columns of them fit */
+#define COLUMN_WIDTH 40 /* of the figures, where two columns of them fit */
 #define LABEL_WIDTH  11
 #define DECISIONS    6 /* the latest */
 
@@ -34,7 +34,8 @@ static const char *const style_on[] = {
 struct view {
     const struct ctl *ctl;
     char *title, *notice, *question;
-    move *latest; /* a reference */
+    const char *keys; /* a literal */
+    move *latest;     /* a reference */
     struct termios before;
     bool termios_saved, styled;
     unsigned rows, columns;
@@ -126,9 +127,9 @@ static void add_figures(struct view *v, GPtrArray *cells)
     unsigned across = v->columns >= 2 * COLUMN_WIDTH ? 2 : 1;
 
     for (guint i = 0; i < cells->len; i += across) {
-        g_autofree char *left = pad(cells->pdata[i], COLUMN_WIDTH);
+        g_autofree char *left = pad(cells->pdata[i], COLUMN_WIDTH - 1);
 
-        add(v, PLAIN, "%s%s", left,
+        add(v, PLAIN, "%s %s", left,
             across == 2 && i + 1 < cells->len ? (const char *)cells->pdata[i + 1] : "");
     }
 }
@@ -167,7 +168,7 @@ static void compose_figures(struct view *v, const move *m)
     figure(cells, "whole move",
            m->expected_total_ms < 0 ? NULL : text_duration_us(m->expected_total_ms * 1000));
     if (m->phase) {
-        figure(cells, "waits for", g_strdup(m->phase));
+        figure(cells, "now", g_strdup(move_phase_text(m)));
     }
     add_figures(v, cells);
 }
@@ -268,7 +269,7 @@ static void compose_footer(struct view *v)
     } else if (v->notice) {
         add(v, STRONG, "%s", v->notice);
     } else {
-        add(v, FAINT, "Ctrl-C stops watching");
+        add(v, FAINT, "%s", v->keys);
     }
 }
 
@@ -321,13 +322,14 @@ static void leave(struct view *v)
     }
 }
 
-static struct view *terminal_new(const struct ctl *ctl, const char *title)
+static struct view *terminal_new(const struct ctl *ctl, const char *title, const char *keys)
 {
     struct view *v = g_new0(struct view, 1);
     const char *no_color = g_getenv("NO_COLOR");
 
     v->ctl = ctl;
     v->title = g_strdup(title);
+    v->keys = keys;
     v->styled = !no_color || !*no_color;
     v->lines = g_ptr_array_new_with_free_func(g_free);
     v->heard_us = g_get_monotonic_time();

@@ -32,10 +32,11 @@ struct view {
     int64_t syncs, printed_us;
 };
 
-static struct view *lines_new(const struct ctl *ctl, const char *title)
+static struct view *lines_new(const struct ctl *ctl, const char *title, const char *keys)
 {
     struct view *v = g_new0(struct view, 1);
 
+    (void)keys;
     v->ctl = ctl;
     v->syncs = -1;
     if (!ctl->json) {
@@ -96,7 +97,7 @@ static char *lines_summary(const move *m)
     g_autoptr(GString) line = g_string_new(m->status ? m->status : "no migration yet");
 
     if (m->phase) {
-        g_string_append_printf(line, " (%s)", m->phase);
+        g_string_append_printf(line, " (%s)", move_phase_text(m));
     }
     if (m->has_ram && m->total > 0) {
         g_autofree char *sent = text_bytes((double)MAX(m->transferred, 0));

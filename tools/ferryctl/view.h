@@ -12,7 +12,8 @@
 struct view;
 
 struct view_ops {
-    struct view *(*new)(const struct ctl *ctl, const char *title);
+    /* keys says what the keyboard does */
+    struct view *(*new)(const struct ctl *ctl, const char *title, const char *keys);
     /* any of these may be NULL */
     void (*round)(struct view *v, const move *m, const struct move_round *r);
     void (*decision)(struct view *v, const struct move_decision *d);

@@ -157,7 +157,7 @@ static void print_result(const struct watch *w)
 {
     const move *m = w->latest;
     g_autofree char *total = text_duration_us(m->total_ms * 1000);
-    g_autofree char *pause = text_duration_us(m->downtime_ms * 1000);
+    g_autofree char *pause = text_duration_us(move_pause_us(m));
     g_autofree char *sent = text_bytes((double)m->transferred);
     g_autofree char *rounds = text_plural(move_round_count(m), "round", "rounds");
 
