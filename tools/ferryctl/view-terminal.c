@@ -322,7 +322,7 @@ static void leave(struct view *v)
     }
 }
 
-static struct view *terminal_new(const struct ctl *ctl, const char *title, const char *keys)
+static struct view *terminal_open(const struct ctl *ctl, const char *title, const char *keys)
 {
     struct view *v = g_new0(struct view, 1);
     const char *no_color = g_getenv("NO_COLOR");
@@ -380,7 +380,7 @@ static void terminal_close(struct view *v)
 }
 
 const struct view_ops view_terminal = {
-    .new = terminal_new,
+    .open = terminal_open,
     .progress = terminal_progress,
     .notice = terminal_notice,
     .question = terminal_question,

@@ -32,7 +32,7 @@ struct view {
     int64_t syncs, printed_us;
 };
 
-static struct view *lines_new(const struct ctl *ctl, const char *title, const char *keys)
+static struct view *lines_open(const struct ctl *ctl, const char *title, const char *keys)
 {
     struct view *v = g_new0(struct view, 1);
 
@@ -157,7 +157,7 @@ static void lines_close(struct view *v)
 }
 
 const struct view_ops view_lines = {
-    .new = lines_new,
+    .open = lines_open,
     .round = lines_round,
     .decision = lines_decision,
     .progress = lines_progress,
@@ -195,7 +195,7 @@ static void json_notice(struct view *v, const char *text)
 }
 
 const struct view_ops view_json = {
-    .new = lines_new,
+    .open = lines_open,
     .round = json_round,
     .decision = json_decision,
     .progress = json_progress,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * How a migration is shown while it is watched: a display on a terminal, lines, or JSON. watch.c
- * calls a view from one thread, in this order: new; then, as things come in, round and decision for
- * each new one, progress with the whole state, notice for a sentence of ferryctl's own; close.
+ * calls a view from one thread, in this order: open; then, as things come in, round and decision
+ * for each new one, progress with the whole state, notice for a sentence of ferryctl's own; close.
  */
 #ifndef FERRYCTL_VIEW_H
 #define FERRYCTL_VIEW_H
@@ -13,7 +13,7 @@ struct view;
 
 struct view_ops {
     /* keys says what the keyboard does */
-    struct view *(*new)(const struct ctl *ctl, const char *title, const char *keys);
+    struct view *(*open)(const struct ctl *ctl, const char *title, const char *keys);
     /* any of these may be NULL */
     void (*round)(struct view *v, const move *m, const struct move_round *r);
     void (*decision)(struct view *v, const struct move_decision *d);

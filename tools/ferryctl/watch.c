@@ -341,7 +341,8 @@ int watch_run(struct ctl *ctl, const qmp_address *address, const struct watch_op
     }
     w.began_us = g_get_monotonic_time();
     w.ops = view_choose(ctl);
-    w.view = w.ops->new (ctl, options->title);
+    w.view = w.ops->open(ctl, options->title,
+                         options->own ? "Ctrl-C: cancel or detach" : "Ctrl-C stops watching");
     w.poller = poller_new(ctl, address, options->interval_ms);
     loop(&w);
     poller_free(w.poller);
