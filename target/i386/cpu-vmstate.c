@@ -36,8 +36,8 @@ static const struct vmstate fpreg_vmstate = {
     .size = sizeof(struct cpu_fpreg),
     .fields =
         (const struct vmstate_field[]){
-            VMS_F(struct cpu_fpreg, "mantissa", VMS_U64, mantissa),
-            VMS_F(struct cpu_fpreg, "exponent", VMS_U16, exponent),
+            VMS_F(struct cpu_fpreg, "tmp_mant", VMS_U64, mantissa),
+            VMS_F(struct cpu_fpreg, "tmp_exp", VMS_U16, exponent),
             {},
         },
 };
@@ -212,6 +212,33 @@ static bool cpu_common_load(void *opaque, const void *state, int version, GError
     return true;
 }
 
+/*
+ * What only QEMU says of a CPU, and nothing follows from here: the exception that an emulated CPU
+ * was about to raise (its instruction is executed again, and raises it again), and that the guest
+ * has reported a crash of its own.
+ */
+static const struct vmstate exception_index_vmstate = {
+    .name = "cpu_common/exception_index",
+    .version = 1,
+    .min_version = 1,
+    .size = sizeof(struct cpu_state),
+    .fields = (const struct vmstate_field[]){ VMS_PAD("exception_index", 4), {} },
+};
+
+static const struct vmstate crash_occurred_vmstate = {
+    .name = "cpu_common/crash_occurred",
+    .version = 1,
+    .min_version = 1,
+    .size = sizeof(struct cpu_state),
+    .fields = (const struct vmstate_field[]){ VMS_PAD("crash_occurred", 1), {} },
+};
+
+static bool never_needed(const void *state)
+{
+    (void)state;
+    return false;
+}
+
 const struct vmstate cpu_common_vmstate = {
     .name = "cpu_common",
     .version = 1,
@@ -221,6 +248,12 @@ const struct vmstate cpu_common_vmstate = {
         (const struct vmstate_field[]){
             F("halted", VMS_U32, halted),
             F("interrupt_request", VMS_U32, interrupt_request),
+            {},
+        },
+    .subsections =
+        (const struct vmstate_subsection[]){
+            { .vmstate = &exception_index_vmstate, .needed = never_needed },
+            { .vmstate = &crash_occurred_vmstate, .needed = never_needed },
             {},
         },
     .save = cpu_common_save,
