@@ -5,6 +5,7 @@ What the tests of whole Ferry processes are written with. Python's standard libr
     case.py       TestCase: temporary folders, cleaning up, logs when a case fails
     deadline.py   waiting: every wait has a deadline
     machine.py    Ferry: a VMM process with its sockets and files
+    qemu.py       Qemu: the same with QEMU 7.2 or 10.0, to move guests to and fro
     qmp.py        Qmp: a QMP client
     qtest.py      QTest: a qtest client
     guest.py      Guest: what the workload guest says on its serial port and in its mailbox
@@ -13,7 +14,8 @@ What the tests of whole Ferry processes are written with. Python's standard libr
 
 Environment: FERRY_BINARY, FERRY_BUILD_DIR and FERRY_SOURCE_DIR come from tests/run.
 FERRY_TEST_TIMEOUT_FACTOR multiplies every deadline (sanitized builds: 4 unless set).
-FERRY_TEST_KEEP=1 keeps the temporary folders.
+FERRY_TEST_KEEP=1 keeps the temporary folders. FERRY_REQUIRE_PEERS=1: a QEMU that is missing fails
+cases instead of skipping them.
 """
 
 from .case import TestCase
