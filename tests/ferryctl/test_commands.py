@@ -128,6 +128,13 @@ class Status(CtlCase):
                      "memory +10.0 MiB sent in 2 rounds, 6.00 MiB of 16.0 MiB remain"):
             self.assertRegex(out, rf"(?m)^{line}$")
 
+    def test_what_cannot_be_is_unknown(self):
+        self.fake(started=True, states=[{"status": "active", "total-time": "7", "downtime": -3,
+                                         "expected-downtime": True, "phase": 5, "ram": 6}])
+        (status,) = self.ctl("status", "--json").of_type("status")
+        self.assertEqual(set(status), {"type", "status", "run-state", "blocked", "version", "name",
+                                       "uuid"})
+
     def test_pause(self):
         """What the pause consisted of, where the machine knows it."""
         parts = {"whole": 2400, "stop": 100, "sync": 300, "memory": 500, "devices": 1000, "load": 500,

@@ -161,7 +161,7 @@ class Keys(TerminalCase):
     def test_go_on(self):
         fake, terminal = self.asked()
         terminal.keys("x")
-        terminal.wait("^Ctrl-C: cancel or detach")
+        terminal.wait("^Ctrl-C: cancel or detach$")
         fake.states = [COMPLETED]
         self.assertEqual(terminal.status(), DONE)
 
@@ -171,7 +171,7 @@ class Keys(TerminalCase):
         terminal.wait("round 2")
         terminal.keys("c", "d", "q", "Enter")
         time.sleep(0.3)
-        terminal.wait("^Ctrl-C: cancel or detach")
+        terminal.wait("^Ctrl-C: cancel or detach$")
         self.assertEqual(fake.log[-1][0], "migrate")
 
     def test_watch_asks_nothing(self):
