@@ -190,6 +190,17 @@ class Qemu(RealCase):
         self.on("a", "quit")
         self.src.wait()
 
+    def test_post_copy(self):
+        """ferryctl tells the machine to switch, after a round that did not end it."""
+        self.pair(binary=QEMU, rate=20000)
+        migrate.set_capabilities(self.dst, postcopy_ram=True)
+        result = self.on("a", "migrate", self.dest, "--peer", "qemu", "--bandwidth", "8M",
+                         "--max-downtime", "1ms", "--post-copy-after", "1", "--interval", "20ms",
+                         "--json")
+        self.assertEqual([n["message"] for n in result.of_type("notice")], ["Switching to post-copy"])
+        self.dst.wait_state("running")
+        self.assertGreater(migrate.info(self.src)["ram"]["postcopy-bytes"], 0)
+
     def test_cancel(self):
         self.pair(binary=QEMU)
         process = self.start("-s", "a", "migrate", self.dest, "--bandwidth", "1M", socket=False)
