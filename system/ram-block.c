@@ -21,7 +21,7 @@
 #include <linux/memfd.h>
 
 #include "memory-internal.h"
-#include "util/bitmap.h"
+#include "util/dirty-set.h"
 #include "util/error.h"
 
 static uint64_t round_up(uint64_t v, uint64_t to)
@@ -196,7 +196,7 @@ void ram_block_free(struct ram_block *b)
     if (b->fd >= 0) {
         close(b->fd);
     }
-    g_free((void *)b->vmm_dirty);
+    dirty_journal_free(b->vmm_dirty);
     g_free(b->idstr);
     g_free(b);
 }
@@ -305,12 +305,12 @@ bool ram_block_resize(struct memory *mem, struct ram_block *b, uint64_t used_len
 
 void ram_block_mark_dirty(struct ram_block *b, uint64_t offset, uint64_t len)
 {
-    _Atomic(unsigned long) *map = atomic_load(&b->vmm_dirty);
+    struct dirty_journal *journal = atomic_load(&b->vmm_dirty);
 
-    if (!map || !len) {
+    if (!journal || !len) {
         return;
     }
     uint64_t first = offset >> TARGET_PAGE_BITS;
 
-    bitmap_set_range_atomic(map, first, ((offset + len - 1) >> TARGET_PAGE_BITS) - first + 1);
+    dirty_journal_add(journal, first, ((offset + len - 1) >> TARGET_PAGE_BITS) - first + 1);
 }

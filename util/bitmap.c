@@ -90,36 +90,3 @@ uint64_t bitmap_or(unsigned long *dst, const unsigned long *src, uint64_t bits)
     }
     return fresh;
 }
-
-void bitmap_set_range_atomic(_Atomic(unsigned long) *map, uint64_t first, uint64_t count)
-{
-    uint64_t end = first + count;
-
-    for (uint64_t w = first / BITS_PER_LONG; w * BITS_PER_LONG < end; w++) {
-        unsigned long mask = word_mask(w, first, end);
-
-        /*
-         * Always the locked OR, although the bit is mostly set already: it is also the barrier
-         * between the data just written and a migration thread that takes the bit and then reads
-         * the page. A plain test first would let that thread read the old page and this one believe
-         * that it is still to be sent.
-         */
-        atomic_fetch_or(&map[w], mask);
-    }
-}
-
-uint64_t bitmap_take_atomic(unsigned long *dst, _Atomic(unsigned long) *map, uint64_t bits)
-{
-    uint64_t fresh = 0;
-
-    for (uint64_t w = 0; w < BITMAP_WORDS(bits); w++) {
-        if (!atomic_load_explicit(&map[w], memory_order_relaxed)) {
-            continue;
-        }
-        unsigned long word = atomic_exchange(&map[w], 0);
-
-        fresh += __builtin_popcountl(word & ~dst[w]);
-        dst[w] |= word;
-    }
-    return fresh;
-}

@@ -16,10 +16,11 @@
 #include "util/bitmap.h"
 #include "util/error.h"
 
-bool kvm_log_sync(struct kvm *kvm, unsigned id, unsigned long *bitmap, GError **err)
+bool kvm_log_sync(struct kvm *kvm, unsigned id, GError **err)
 {
     struct kvm_slot *slot = &kvm->slots[id];
-    struct kvm_dirty_log log = { .slot = id, .dirty_bitmap = bitmap };
+    /* what is not cleared yet is reported again, so this is always the whole of it */
+    struct kvm_dirty_log log = { .slot = id, .dirty_bitmap = slot->bits };
     int rc = kvm_vm_ioctl(kvm->vm, KVM_GET_DIRTY_LOG, &log);
 
     if (rc < 0) {
@@ -27,10 +28,6 @@ bool kvm_log_sync(struct kvm *kvm, unsigned id, unsigned long *bitmap, GError **
                         "KVM does not say which pages of memory '%s' are dirty",
                         slot->map->block->idstr);
         return false;
-    }
-    if (kvm->manual_protect) {
-        /* what is not cleared yet is reported again, so this is the whole of it */
-        memcpy(slot->bits, bitmap, BITMAP_WORDS(slot->pages) * sizeof(long));
     }
     return true;
 }

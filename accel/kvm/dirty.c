@@ -11,30 +11,7 @@
  */
 #include "kvm-internal.h"
 #include "util/bitmap.h"
-
-/* dst[first ...] |= src[0 .. count) */
-static void bitmap_or_at(unsigned long *dst, uint64_t first, const unsigned long *src,
-                         uint64_t count)
-{
-    unsigned shift = first % BITS_PER_LONG;
-    unsigned long *to = dst + first / BITS_PER_LONG;
-
-    for (uint64_t i = 0; i < BITMAP_WORDS(count); i++) {
-        unsigned long w = src[i];
-        uint64_t left = count - i * BITS_PER_LONG;
-
-        if (left < BITS_PER_LONG) {
-            w &= (1ul << left) - 1;
-        }
-        if (!w) {
-            continue;
-        }
-        to[i] |= w << shift;
-        if (shift && w >> (BITS_PER_LONG - shift)) {
-            to[i + 1] |= w >> (BITS_PER_LONG - shift);
-        }
-    }
-}
+#include "util/dirty-set.h"
 
 bool kvm_dirty_start(struct vm *vm, GError **err)
 {
@@ -91,7 +68,7 @@ void kvm_dirty_stop(struct vm *vm)
     mutex_unlock(&kvm->dirty_lock);
 }
 
-bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err)
+bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, struct dirty_set *set, GError **err)
 {
     struct kvm *kvm = kvm_of(vm);
     bool ok = true, flushed = false;
@@ -108,16 +85,14 @@ bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, unsigned long *bitma
         }
         mutex_lock(&kvm->dirty_lock);
         if (ok && kvm->tracking) {
-            const unsigned long *bits = kvm->scratch;
-
             if (kvm->ring_entries) {
                 kvm_ring_harvest(kvm);
-                bits = slot->bits;
             } else {
-                ok = kvm_log_sync(kvm, i, kvm->scratch, err);
+                ok = kvm_log_sync(kvm, i, err);
             }
             if (ok) {
-                bitmap_or_at(bitmap, slot->map->offset >> TARGET_PAGE_BITS, bits, slot->pages);
+                dirty_set_merge(set, slot->map->offset >> TARGET_PAGE_BITS, slot->bits,
+                                slot->pages);
             }
             if (kvm->ring_entries) {
                 memset(slot->bits, 0, BITMAP_WORDS(slot->pages) * sizeof(long));

@@ -82,7 +82,7 @@ struct kvm {
     bool tracking;
     bool initially_set;     /* tracking begins with every page dirty and not yet write-protected */
     bool manual_protect;    /* KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 is on */
-    unsigned long *scratch; /* one slot's bitmap, for the ioctls */
+    unsigned long *scratch; /* as large as the largest slot's bitmap: what is to be cleared */
     uint32_t ring_entries;  /* 0: dirty log */
     uint64_t ring_harvested, ring_full;
     GThread *reaper;
@@ -136,11 +136,11 @@ void kvm_run_failed(struct kvm_vcpu *v, int errnum);
 extern const struct accel_ops kvm_accel_ops;
 bool kvm_dirty_start(struct vm *vm, GError **err);
 void kvm_dirty_stop(struct vm *vm);
-bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err);
+bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, struct dirty_set *set, GError **err);
 void kvm_dirty_clear(struct vm *vm, struct ram_block *block, uint64_t first_page, uint64_t pages);
 
 /* dirty-log.c */
-bool kvm_log_sync(struct kvm *kvm, unsigned slot, unsigned long *bitmap, GError **err);
+bool kvm_log_sync(struct kvm *kvm, unsigned slot, GError **err);
 void kvm_log_clear(struct kvm *kvm, unsigned slot, uint64_t first, uint64_t pages);
 
 /* dirty-ring.c */

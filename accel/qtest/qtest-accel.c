@@ -96,12 +96,12 @@ static bool qtest_dirty_start(struct vm *vm, GError **err)
     return true;
 }
 
-static bool qtest_dirty_sync(struct vm *vm, struct ram_block *block, unsigned long *bitmap,
+static bool qtest_dirty_sync(struct vm *vm, struct ram_block *block, struct dirty_set *set,
                              GError **err)
 {
     (void)vm;
     (void)block;
-    (void)bitmap;
+    (void)set;
     (void)err;
     return true;
 }

@@ -12,6 +12,7 @@
 
 #include "system/memory.h"
 
+struct dirty_set;
 struct vm;
 struct vcpu;
 struct accel;
@@ -43,19 +44,19 @@ struct accel_ops {
 
     /*
      * Dirty tracking of guest writes (any thread but one at a time; no machine lock needed).
-     * start/stop switch it for all maps. sync ORs pages dirtied since the last sync into `bitmap`
-     * of each block through `mark`, and re-arms them, unless the backend clears later (manual
-     * protect): then pages [first, first+n) are re-armed by clear before they are sent.
+     * start/stop switch it for all maps. sync adds the block's pages that were dirtied since the
+     * last sync to `set`, and re-arms them, unless the backend clears later (manual protect): then
+     * pages [first, first+n) are re-armed by clear before they are sent.
      */
     bool (*dirty_start)(struct vm *vm, GError **err);
     void (*dirty_stop)(struct vm *vm);
-    bool (*dirty_sync)(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err);
+    bool (*dirty_sync)(struct vm *vm, struct ram_block *block, struct dirty_set *set, GError **err);
     void (*dirty_clear)(struct vm *vm, struct ram_block *block, uint64_t first_page,
                         uint64_t pages);
 
     /*
-     * All sections of a stream have been given to their owners' load(): puts what they hold into the
-     * accelerator, in the one order that works. vCPUs stopped, machine lock held. What the host
+     * All sections of a stream have been given to their owners' load(): puts what they hold into
+     * the accelerator, in the one order that works. vCPUs stopped, machine lock held. What the host
      * refuses (an MSR, a CPU feature in use) is an error, and the machine must not be started.
      */
     bool (*post_load)(struct vm *vm, GError **err);

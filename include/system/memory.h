@@ -24,6 +24,7 @@
 #define TARGET_PAGE_SIZE (UINT64_C(1) << TARGET_PAGE_BITS)
 #define TARGET_PAGE_MASK (~(TARGET_PAGE_SIZE - 1))
 
+struct dirty_journal;
 struct vm;
 struct memory;
 
@@ -56,9 +57,9 @@ struct ram_block {
 
     /*
      * Dirty tracking, owned by migration/ram: NULL while nobody tracks. vmm_dirty collects what the
-     * VMM itself wrote (set from any thread with atomic OR, taken by exchange).
+     * VMM itself wrote, from any thread.
      */
-    _Atomic(unsigned long) *_Atomic vmm_dirty;
+    struct dirty_journal *_Atomic vmm_dirty;
 };
 
 /*

@@ -51,9 +51,4 @@ uint64_t bitmap_next_clear(const unsigned long *map, uint64_t bits, uint64_t fro
 /* dst |= src; returns how many bits of dst became set. */
 uint64_t bitmap_or(unsigned long *dst, const unsigned long *src, uint64_t bits);
 
-/* For bitmaps written by several threads: sets a range; takes (and clears) everything into dst,
- * returning newly set bits of dst. */
-void bitmap_set_range_atomic(_Atomic(unsigned long) *map, uint64_t first, uint64_t count);
-uint64_t bitmap_take_atomic(unsigned long *dst, _Atomic(unsigned long) *map, uint64_t bits);
-
 #endif

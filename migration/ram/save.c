@@ -26,6 +26,7 @@
 #include "migration/vmstate/savevm.h"
 #include "system/vm.h"
 #include "util/bitmap.h"
+#include "util/dirty-set.h"
 #include "util/sync.h"
 
 /* 16 MiB: one ioctl re-arms it, and a busy guest cannot dirty it much again before it is sent. A
@@ -35,7 +36,7 @@
 struct save_block {
     struct ram_block *block;
     uint64_t pages;
-    unsigned long *dirty;
+    struct dirty_set dirty;
     bool skip; /* its pages do not travel */
     struct data_extent extent;
 };
@@ -88,9 +89,10 @@ static void track_vmm_writes(struct ram_save *rs, bool on)
 {
     for (unsigned i = 0; i < rs->count; i++) {
         struct ram_block *b = rs->blocks[i].block;
-        void *map = on ? bitmap_new(b->max_length >> TARGET_PAGE_BITS) : NULL;
+        struct dirty_journal *journal =
+            on ? dirty_journal_new(b->max_length >> TARGET_PAGE_BITS) : NULL;
 
-        g_free((void *)atomic_exchange(&b->vmm_dirty, map));
+        dirty_journal_free(atomic_exchange(&b->vmm_dirty, journal));
     }
 }
 
@@ -106,7 +108,7 @@ void ram_save_free(struct ram_save *rs)
         vm_unlock(rs->vm);
     }
     for (unsigned i = 0; i < rs->count; i++) {
-        g_free(rs->blocks[i].dirty);
+        dirty_set_clear(&rs->blocks[i].dirty);
     }
     if (rs->pagemap_fd >= 0) {
         close(rs->pagemap_fd);
@@ -176,9 +178,9 @@ void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config, s
             out_be64(o, sb->block->gpa);
         }
         sb->skip = config->ignore_shared && sb->block->shared;
-        sb->dirty = bitmap_new(sb->pages);
+        dirty_set_init(&sb->dirty, sb->pages);
         if (!sb->skip) {
-            bitmap_set_range(sb->dirty, 0, sb->pages);
+            dirty_set_fill(&sb->dirty);
             remaining += sb->pages;
         }
     }
@@ -290,33 +292,41 @@ static void account(struct ram_save *rs, const struct progress *p)
     mutex_unlock(&rs->stats_lock);
 }
 
+/* Sends the run of dirty pages at the cursor, which moves on. False: the allowance is used up. */
+static bool send_run(struct ram_save *rs, struct stream_out *o, struct save_block *sb,
+                     uint64_t pages, uint64_t stop_at, bool last, struct progress *p)
+{
+    uint64_t first = rs->at_page, end = first + pages;
+
+    while (rs->at_page < end && o->bytes < stop_at && out_ok(o)) {
+        send_page(rs, o, sb, rs->at_page++, last, p);
+    }
+    dirty_set_remove(&sb->dirty, first, rs->at_page - first);
+    return rs->at_page == end;
+}
+
 /* Walks on from the cursor until the block, or the allowance, is at its end. True: the block is
  * done. */
 static bool send_block(struct ram_save *rs, struct stream_out *o, struct save_block *sb,
                        uint64_t stop_at, bool last, struct progress *p)
 {
     while (rs->at_page < sb->pages) {
+        uint64_t run;
+
         /* the first round enters every chunk: the log may start with all pages set */
-        if (!rs->first_round) {
-            rs->at_page = bitmap_next_set(sb->dirty, sb->pages, rs->at_page);
-            if (rs->at_page == sb->pages) {
-                break;
-            }
+        if (!rs->first_round &&
+            !dirty_set_next_run(&sb->dirty, rs->at_page, sb->pages, &rs->at_page)) {
+            break;
         }
         if (rs->at_page >= rs->chunk_end) {
             enter_chunk(rs, sb);
         }
-        for (; rs->at_page < rs->chunk_end; rs->at_page++) {
-            rs->at_page = bitmap_next_set(sb->dirty, rs->chunk_end, rs->at_page);
-            if (rs->at_page == rs->chunk_end) {
-                break;
-            }
-            if (o->bytes >= stop_at || !out_ok(o)) {
+        while ((run = dirty_set_next_run(&sb->dirty, rs->at_page, rs->chunk_end, &rs->at_page))) {
+            if (!send_run(rs, o, sb, run, stop_at, last, p)) {
                 return false;
             }
-            bitmap_clear(sb->dirty, rs->at_page);
-            send_page(rs, o, sb, rs->at_page, last, p);
         }
+        rs->at_page = rs->chunk_end;
     }
     return true;
 }
@@ -351,20 +361,17 @@ bool ram_save_sync(struct ram_save *rs, GError **err)
 
     for (unsigned i = 0; i < rs->count; i++) {
         struct save_block *sb = &rs->blocks[i];
-        uint64_t before;
+        uint64_t before = sb->dirty.count;
 
         if (sb->skip) {
             continue;
         }
-        before = bitmap_count(sb->dirty, sb->pages);
-        if (!rs->vm->accel->ops->dirty_sync(rs->vm, sb->block, sb->dirty, err)) {
+        if (!rs->vm->accel->ops->dirty_sync(rs->vm, sb->block, &sb->dirty, err)) {
             return false;
         }
-        bitmap_take_atomic(sb->dirty, atomic_load(&sb->block->vmm_dirty), sb->pages);
-        uint64_t now = bitmap_count(sb->dirty, sb->pages);
-
-        fresh += now - before;
-        left += now;
+        dirty_journal_take(atomic_load(&sb->block->vmm_dirty), &sb->dirty);
+        fresh += sb->dirty.count - before;
+        left += sb->dirty.count;
     }
     rs->first_round = false;
     begin_round(rs);

@@ -20,6 +20,7 @@
 #include "system/vm-init.h"
 #include "target/i386/cpu-internal.h"
 #include "util/bitmap.h"
+#include "util/dirty-set.h"
 #include "util/error.h"
 
 #define RAM_SIZE  0x80000u /* low memory, block "ram" */
@@ -181,10 +182,14 @@ static void guest_writes(struct machine *m, const uint32_t *gpas)
 
 static void sync_block(struct machine *m, struct ram_block *b, unsigned long *bitmap)
 {
+    struct dirty_set set;
     GError *err = NULL;
 
-    m->vm->accel->ops->dirty_sync(m->vm, b, bitmap, &err);
+    dirty_set_init(&set, ram_block_pages(b));
+    m->vm->accel->ops->dirty_sync(m->vm, b, &set, &err);
     g_assert_no_error(err);
+    bitmap_or(bitmap, set.words, ram_block_pages(b));
+    dirty_set_clear(&set);
 }
 
 /* Exactly these pages of the block are dirty; takes them. */

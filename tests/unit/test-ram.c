@@ -17,6 +17,7 @@
 #include "migration/stream/format.h"
 #include "system/vm-init.h"
 #include "util/bitmap.h"
+#include "util/dirty-set.h"
 #include "util/error.h"
 
 #define PAGES 8192u /* two chunks */
@@ -50,11 +51,11 @@ static void fake_free(struct accel *accel)
     (void)accel; /* part of the fixture */
 }
 
-static bool fake_sync(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err)
+static bool fake_sync(struct vm *vm, struct ram_block *block, struct dirty_set *set, GError **err)
 {
     (void)err;
     if (block->index == 0) {
-        bitmap_or(bitmap, fake_of(vm)->dirty, PAGES);
+        dirty_set_merge(set, 0, fake_of(vm)->dirty, PAGES);
         memset(fake_of(vm)->dirty, 0, PAGES / 8);
     }
     return true;
