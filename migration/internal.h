@@ -18,6 +18,7 @@
 
 #include "io/channel.h"
 #include "io/transport.h"
+#include "migration/converge/converge.h"
 #include "migration/history.h"
 #include "migration/predict.h"
 #include "migration/ram/save.h"
@@ -39,6 +40,12 @@ struct migration_options {
     uint64_t avail_switchover_bandwidth; /* bytes/s, 0 = what was measured */
     uint64_t downtime_limit;             /* ms */
     uint64_t xbzrle_cache_size;          /* bytes, a power of two */
+    uint64_t throttle_trigger_threshold; /* percent of the bytes sent in a round */
+    uint64_t cpu_throttle_initial, cpu_throttle_increment, max_cpu_throttle; /* percent */
+    uint64_t cpu_throttle_tailslow;     /* 0 or 1 */
+    bool throttle_ladder;               /* the steps were set: go by them */
+    uint64_t x_vcpu_dirty_limit_period; /* ms */
+    uint64_t vcpu_dirty_limit;          /* MiB/s, of each vCPU */
 };
 
 struct migration {
@@ -156,6 +163,7 @@ struct outgoing {
     uint32_t rounds;        /* that have been drained */
     bool guest_stopped;     /* by us */
     bool was_running;
+<<<<<<< ours
     RunState state_before;        /* the guest's state before we stopped it */
     int64_t clocks_stopped_ns;    /* where the guest's pause begins on its own clocks, see
                                      x86_clock_stopped_at() */
@@ -163,6 +171,14 @@ struct outgoing {
     int64_t burst_ns;             /* when the last slice of the round began to leave */
     uint64_t burst_bytes;         /* what it has brought */
     int64_t pause_mark_ns;        /* until here the pause's parts are known */
+=======
+    RunState state_before;     /* the guest's state before we stopped it */
+    int64_t clocks_stopped_ns; /* where the guest's pause begins on its own clocks, see
+                                  x86_clock_stopped_at() */
+    int64_t last_sync_ns;      /* cost of the last dirty sync */
+    struct converge converge;
+    int64_t pause_mark_ns;     /* until here the pause's parts are known */
+>>>>>>> theirs
 
     struct outgoing_stats stats;      /* m */
     struct migration_history history; /* m */

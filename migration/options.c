@@ -4,6 +4,11 @@
  * capabilities says which exclude or need each other. A request that has one bad value changes
  * nothing.
  */
+#include <inttypes.h>
+#include <string.h>
+
+#include "accel/accel.h"
+#include "accel/kvm.h"
 #include "migration/internal.h"
 #include "migration/ram/xbzrle-cache.h"
 #include "qapi/qapi-commands.h"
@@ -14,20 +19,25 @@ struct parameter {
     const char *name;
     size_t has, value; /* in MigrateSetParameters and in MigrationParameters */
     size_t q_has, q_value;
-    size_t option; /* in struct migration_options */
-    uint64_t def, max;
+    size_t size;   /* of both values: 1 or 8 bytes */
+    size_t option; /* in struct migration_options, always 8 bytes */
+    uint64_t def, min, max;
     const char *expects;
     bool (*valid)(uint64_t value); /* besides max; may be NULL */
 };
 
 #define PARAM(cname, qname, default_, max_, expects_)                                              \
-    PARAM_IF(cname, qname, default_, max_, expects_, NULL)
+    PARAM_IF(cname, qname, default_, 0, max_, expects_, NULL)
 
-#define PARAM_IF(cname, qname, default_, max_, expects_, valid_)                                   \
+#define PARAM_MIN(cname, qname, default_, min_, max_, expects_)                                    \
+    PARAM_IF(cname, qname, default_, min_, max_, expects_, NULL)
+
+#define PARAM_IF(cname, qname, default_, min_, max_, expects_, valid_)                             \
     {                                                                                              \
         qname, offsetof(MigrateSetParameters, has_##cname), offsetof(MigrateSetParameters, cname), \
             offsetof(MigrationParameters, has_##cname), offsetof(MigrationParameters, cname),      \
-            offsetof(struct migration_options, cname), default_, max_, expects_, valid_            \
+            sizeof(((MigrateSetParameters *)0)->cname), offsetof(struct migration_options, cname), \
+            default_, min_, max_, expects_, valid_                                                 \
     }
 
 static bool valid_cache_size(uint64_t bytes)
@@ -43,11 +53,28 @@ static const struct parameter parameters[] = {
           "an integer in the range of 0 to (2000 * 1000) ms"),
     PARAM(avail_switchover_bandwidth, "avail_switchover_bandwidth", 0, UINT64_MAX, NULL),
     PARAM(max_postcopy_bandwidth, "max_postcopy_bandwidth", 0, UINT64_MAX, NULL),
-    PARAM_IF(xbzrle_cache_size, "xbzrle_cache_size", 64 << 20, UINT64_MAX,
+    PARAM_IF(xbzrle_cache_size, "xbzrle_cache_size", 64 << 20, 0, UINT64_MAX,
              "a power of two no less than the target page size", valid_cache_size),
+    PARAM_MIN(throttle_trigger_threshold, "throttle_trigger_threshold", 50, 1, 100,
+              "an integer in the range of 1 to 100"),
+    PARAM_MIN(cpu_throttle_initial, "cpu_throttle_initial", 20, 1, 99,
+              "an integer in the range of 1 to 99"),
+    PARAM_MIN(cpu_throttle_increment, "cpu_throttle_increment", 10, 1, 99,
+              "an integer in the range of 1 to 99"),
+    PARAM(cpu_throttle_tailslow, "cpu_throttle_tailslow", 0, 1, NULL),
+    PARAM(max_cpu_throttle, "max_cpu_throttle", 99, 99,
+          "an integer in the range of cpu_throttle_initial to 99"),
+    PARAM_MIN(x_vcpu_dirty_limit_period, "x-vcpu-dirty-limit-period", 1000, 1, 1000,
+              "a value between 1 and 1000"),
+    PARAM_MIN(vcpu_dirty_limit, "vcpu_dirty_limit", 1, 1, UINT64_MAX / TARGET_PAGE_SIZE, NULL),
 };
 
 #define AT(type, base, offset) (*(type *)(void *)((char *)(uintptr_t)(base) + (offset)))
+
+static uint64_t value_of(const struct parameter *p, const void *base, size_t offset)
+{
+    return p->size == 1 ? AT(uint8_t, base, offset) : AT(uint64_t, base, offset);
+}
 
 void migration_options_init(struct migration_options *o)
 {
@@ -64,6 +91,22 @@ void migration_options_get(struct migration *m, struct migration_options *o)
     mutex_unlock(&m->lock);
 }
 
+static bool in_range(const struct parameter *p, uint64_t value)
+{
+    return value >= p->min && value <= p->max && (!p->valid || p->valid(value));
+}
+
+static bool refuse(const struct parameter *p, GError **err)
+{
+    if (p->expects) {
+        error_set(err, FERRY_ERROR_USER, "Parameter '%s' expects %s", p->name, p->expects);
+    } else {
+        error_set(err, FERRY_ERROR_USER, "Parameter '%s' must be greater than %" PRIu64 " MB/s",
+                  p->name, p->min);
+    }
+    return false;
+}
+
 bool qmp_migrate_set_parameters(struct vm *vm, const MigrateSetParameters *arg, GError **err)
 {
     struct migration *m = vm->migration;
@@ -71,11 +114,17 @@ bool qmp_migrate_set_parameters(struct vm *vm, const MigrateSetParameters *arg, 
     for (unsigned i = 0; i < G_N_ELEMENTS(parameters); i++) {
         const struct parameter *p = &parameters[i];
 
-        if (AT(bool, arg, p->has) && (AT(uint64_t, arg, p->value) > p->max ||
-                                      (p->valid && !p->valid(AT(uint64_t, arg, p->value))))) {
-            error_set(err, FERRY_ERROR_USER, "Parameter '%s' expects %s", p->name, p->expects);
-            return false;
+        if (AT(bool, arg, p->has) && !in_range(p, value_of(p, arg, p->value))) {
+            return refuse(p, err);
         }
+    }
+    uint64_t initial =
+        arg->has_cpu_throttle_initial ? arg->cpu_throttle_initial : m->options.cpu_throttle_initial;
+
+    if (arg->has_max_cpu_throttle && arg->max_cpu_throttle < initial) {
+        error_set(err, FERRY_ERROR_USER, "Parameter 'max_cpu_throttle' expects %s",
+                  "an integer in the range of cpu_throttle_initial to 99");
+        return false;
     }
     /* a running migration changes its cache later, when nobody can be told any more */
     if (arg->has_xbzrle_cache_size && !xbzrle_cache_possible(arg->xbzrle_cache_size, err)) {
@@ -86,8 +135,12 @@ bool qmp_migrate_set_parameters(struct vm *vm, const MigrateSetParameters *arg, 
         const struct parameter *p = &parameters[i];
 
         if (AT(bool, arg, p->has)) {
-            AT(uint64_t, &m->options, p->option) = AT(uint64_t, arg, p->value);
+            AT(uint64_t, &m->options, p->option) = value_of(p, arg, p->value);
         }
+    }
+    if (arg->has_cpu_throttle_initial || arg->has_cpu_throttle_increment ||
+        arg->has_cpu_throttle_tailslow) {
+        m->options.throttle_ladder = true;
     }
     mutex_unlock(&m->lock);
     return true;
@@ -102,9 +155,34 @@ MigrationParameters *qmp_query_migrate_parameters(struct vm *vm, GError **err)
         const struct parameter *p = &parameters[i];
 
         AT(bool, info, p->q_has) = true;
-        AT(uint64_t, info, p->q_value) = AT(uint64_t, &vm->migration->options, p->option);
+        uint64_t value = AT(uint64_t, &vm->migration->options, p->option);
+
+        if (p->size == 1) {
+            AT(uint8_t, info, p->q_value) = (uint8_t)value;
+        } else {
+            AT(uint64_t, info, p->q_value) = value;
+        }
     }
     return info;
+}
+
+/* Those that exclude each other or need something. */
+static bool caps_agree(const struct vm *vm, const bool *caps, GError **err)
+{
+    if (!caps[MIGRATION_CAPABILITY_DIRTY_LIMIT]) {
+        return true;
+    }
+    if (caps[MIGRATION_CAPABILITY_AUTO_CONVERGE]) {
+        error_set(err, FERRY_ERROR_USER,
+                  "dirty-limit conflicts with auto-converge either of then available currently");
+        return false;
+    }
+    if (!kvm_enabled(vm) || !vm->accel->dirty_ring_size) {
+        error_set(err, FERRY_ERROR_USER,
+                  "dirty-limit requires KVM with accelerator property 'dirty-ring-size' set");
+        return false;
+    }
+    return true;
 }
 
 bool qmp_migrate_set_capabilities(struct vm *vm, const struct qmp_migrate_set_capabilities_arg *arg,
@@ -118,12 +196,19 @@ bool qmp_migrate_set_capabilities(struct vm *vm, const struct qmp_migrate_set_ca
         error_set(err, FERRY_ERROR_USER, "There's a migration process in progress");
         return false;
     }
-    mutex_lock(&m->lock);
+    bool caps[MIGRATION_CAPABILITY__MAX];
+
+    memcpy(caps, m->options.caps, sizeof(caps));
     for (unsigned i = 0; i < arg->capabilities->len; i++) {
         const MigrationCapabilityStatus *c = g_ptr_array_index(arg->capabilities, i);
 
-        m->options.caps[c->capability] = c->state;
+        caps[c->capability] = c->state;
     }
+    if (!caps_agree(vm, caps, err)) {
+        return false;
+    }
+    mutex_lock(&m->lock);
+    memcpy(m->options.caps, caps, sizeof(caps));
     mutex_unlock(&m->lock);
     return true;
 }

@@ -25,6 +25,7 @@
 #include "migration/stream/format.h"
 #include "migration/stream/out.h"
 #include "qapi/qapi-events.h"
+#include "system/throttle.h"
 #include "system/vm.h"
 #include "target/i386/cpu.h"
 #include "util/error.h"
@@ -232,6 +233,7 @@ static bool setup(struct outgoing *out, GError **err)
     if (!ram_save_start_tracking(out->ram, err)) {
         return false;
     }
+    converge_start(out);
     ram_save_setup(out->ram, &config, out->o);
     if (!out_flush(out->o, err)) {
         return false;
@@ -326,6 +328,7 @@ static bool send_round(struct outgoing *out, GError **err)
         if (limit && !done) {
             keep_limit(out, out->o->bytes - before, begun);
         }
+        converge_tick(out);
     }
     return true;
 }
@@ -436,10 +439,12 @@ static bool iterate(struct outgoing *out, GError **err)
         if (!sync_round(out, &round, err)) {
             return false;
         }
+        round.throttle = vcpu_throttle_get(out->vm);
         round.expected_downtime_us = switchover_expect(out, round.remaining_pages);
         mutex_lock(&out->m->lock);
         history_add(&out->history, &round);
         mutex_unlock(&out->m->lock);
+        converge_round(out, &round);
         if (switchover_due(out, &judge, &round)) {
             return true;
         }
@@ -473,6 +478,7 @@ static void end(struct outgoing *out, GError *error)
 {
     struct migration *m = out->m;
 
+    converge_stop(out);
     vm_lock(out->vm);
     /* a cancel that came while this waited for the lock has set the status to cancelling */
     bool cancelled = atomic_load(&out->cancelled);

@@ -2,6 +2,7 @@
 /* query-migrate: what a running or ended migration has to say, in QEMU's fields. Machine lock held.
  */
 #include "migration/internal.h"
+#include "system/throttle.h"
 #include "system/vm.h"
 
 static void add_ram(MigrationInfo *info, const struct outgoing_stats *s,
@@ -80,10 +81,20 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
     info->decisions = history_decisions(&out->history);
     info->has_phase = migration_is_active(out->m);
     info->phase = out->phase;
+<<<<<<< ours
     if (info->has_phase && s.active_ns) {
         add_expected_total_time(info, out, &s, &r);
+=======
+    if (info->has_phase && out->options.caps[MIGRATION_CAPABILITY_DIRTY_LIMIT]) {
+        info->has_dirty_limit_throttle_time_per_round = true;
+        info->dirty_limit_throttle_time_per_round = out->converge.limit_slept_us;
+        info->has_dirty_limit_ring_full_time = true;
+        info->dirty_limit_ring_full_time = out->converge.ring_full_us;
+>>>>>>> theirs
     }
     mutex_unlock(&out->m->lock);
+    info->cpu_throttle_percentage = vcpu_throttle_get(out->vm);
+    info->has_cpu_throttle_percentage = info->cpu_throttle_percentage > 0;
 
     info->error_desc = g_strdup(out->error);
     if (status == MIGRATION_STATUS_SETUP || status == MIGRATION_STATUS_CANCELLED || !s.active_ns) {

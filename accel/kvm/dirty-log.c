@@ -32,6 +32,19 @@ bool kvm_log_sync(struct kvm *kvm, unsigned id, GError **err)
     return true;
 }
 
+bool kvm_log_count(struct kvm *kvm, unsigned id, uint64_t *pages)
+{
+    struct kvm_slot *slot = &kvm->slots[id];
+    struct kvm_dirty_log log = { .slot = id, .dirty_bitmap = kvm->scratch };
+
+    if (!kvm->manual_protect || !kvm->tracking ||
+        kvm_vm_ioctl(kvm->vm, KVM_GET_DIRTY_LOG, &log) < 0) {
+        return false;
+    }
+    *pages += bitmap_count(kvm->scratch, slot->pages);
+    return true;
+}
+
 void kvm_log_clear(struct kvm *kvm, unsigned id, uint64_t first, uint64_t pages)
 {
     struct kvm_slot *slot = &kvm->slots[id];
@@ -58,5 +71,6 @@ void kvm_log_clear(struct kvm *kvm, unsigned id, uint64_t first, uint64_t pages)
     if (kvm_vm_ioctl(kvm->vm, KVM_CLEAR_DIRTY_LOG, &clear) < 0) {
         return; /* the bits stay set: the pages are only reported again */
     }
+    kvm->fresh += bitmap_count_range(slot->bits, from, end - from);
     bitmap_clear_range(slot->bits, from, end - from);
 }

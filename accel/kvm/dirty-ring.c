@@ -92,6 +92,7 @@ static uint32_t ring_take(struct kvm_vcpu *v)
         }
         if (e->slot < kvm->slot_count && kvm->slots[e->slot].bits &&
             e->offset < kvm->slots[e->slot].pages) {
+            kvm->fresh += !bitmap_test(kvm->slots[e->slot].bits, e->offset);
             bitmap_set(kvm->slots[e->slot].bits, e->offset);
         }
         __atomic_store_n(&e->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
@@ -118,6 +119,11 @@ uint64_t kvm_ring_dirtied(struct kvm_vcpu *v)
     }
     mutex_unlock(&kvm->dirty_lock);
     return n;
+}
+
+uint64_t kvm_vcpu_dirtied(struct vcpu *vcpu)
+{
+    return kvm_ring_dirtied(vcpu->accel_data);
 }
 
 /* Returns the number taken from the fullest ring. */

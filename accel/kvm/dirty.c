@@ -7,49 +7,42 @@
  * they are merged: page of the block = (map's offset + offset in the slot) / page size.
  *
  * Migration may call from any thread, one at a time, without the machine lock; dirty_lock keeps the
- * ring's reaper and vCPU threads apart from it.
+ * ring's reaper and vCPU threads apart from it. Tracking is on while it has a user; migration alone
+ * collects pages, the others count them (kvm_dirty_count(), kvm_vcpu_dirtied()), which takes
+ * nothing from migration.
  */
 #include "kvm-internal.h"
 #include "util/bitmap.h"
 #include "util/dirty-set.h"
 
-bool kvm_dirty_start(struct vm *vm, GError **err)
+/* users_lock */
+static bool begin(struct kvm *kvm, GError **err)
 {
-    struct kvm *kvm = kvm_of(vm);
     uint64_t largest = 0;
-    bool ok = true;
+    bool ok;
 
     mutex_lock(&kvm->dirty_lock);
-    if (!kvm->tracking) {
-        for (unsigned i = 0; i < kvm->slot_count; i++) {
-            struct kvm_slot *slot = &kvm->slots[i];
+    for (unsigned i = 0; i < kvm->slot_count; i++) {
+        struct kvm_slot *slot = &kvm->slots[i];
 
-            if (slot->tracked) {
-                slot->bits = bitmap_new(slot->pages);
-                if (kvm->initially_set) {
-                    /* all are reported as dirty until the first round has cleared them */
-                    bitmap_set_range(slot->bits, 0, slot->pages);
-                }
-                largest = MAX(largest, slot->pages);
-            }
+        if (slot->tracked) {
+            slot->bits = bitmap_new(slot->pages);
+            largest = MAX(largest, slot->pages);
         }
-        kvm->scratch = bitmap_new(largest);
-        ok = kvm_slots_log(kvm, true, err);
-        kvm->tracking = ok;
     }
+    kvm->scratch = bitmap_new(largest);
+    ok = kvm_slots_log(kvm, true, err);
+    kvm->tracking = ok;
     mutex_unlock(&kvm->dirty_lock);
     if (ok && kvm->ring_entries) {
         kvm_ring_start(kvm);
-    } else if (!ok) {
-        kvm_dirty_stop(vm);
     }
     return ok;
 }
 
-void kvm_dirty_stop(struct vm *vm)
+/* users_lock */
+static void end(struct kvm *kvm)
 {
-    struct kvm *kvm = kvm_of(vm);
-
     if (kvm->ring_entries) {
         kvm_ring_stop(kvm);
     }
@@ -68,7 +61,114 @@ void kvm_dirty_stop(struct vm *vm)
     mutex_unlock(&kvm->dirty_lock);
 }
 
+<<<<<<< ours
 bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, struct dirty_set *set, GError **err)
+=======
+/*
+ * What a new user finds as seen, and may be cleared. Migration sends everything in its first round,
+ * so what the log or the ring holds by then is superfluous. Where the log begins with all pages
+ * set, they are cleared one by one by that round; who only counts has them cleared at once.
+ * dirty_lock.
+ */
+static bool welcome(struct kvm *kvm, enum kvm_dirty_user user, bool first, GError **err)
+{
+    bool ok = true;
+
+    for (unsigned i = 0; ok && i < kvm->slot_count; i++) {
+        struct kvm_slot *slot = &kvm->slots[i];
+
+        if (!slot->bits) {
+            continue;
+        }
+        if (first && kvm->initially_set) {
+            bitmap_set_range(slot->bits, 0, slot->pages);
+            if (user != KVM_DIRTY_MIGRATION) {
+                kvm_log_clear(kvm, i, 0, slot->pages);
+            }
+        } else if (user == KVM_DIRTY_MIGRATION && kvm->ring_entries) {
+            bitmap_clear_range(slot->bits, 0, slot->pages);
+        } else if (user == KVM_DIRTY_MIGRATION && !first) {
+            ok = kvm_log_sync(kvm, i, kvm->scratch, err);
+        }
+    }
+    return ok;
+}
+
+bool kvm_dirty_use(struct vm *vm, enum kvm_dirty_user user, GError **err)
+{
+    struct kvm *kvm = kvm_of(vm);
+    bool ok = true;
+
+    mutex_lock(&kvm->users_lock);
+    if (!(kvm->users & user)) {
+        ok = kvm->users || begin(kvm, err);
+        if (ok) {
+            mutex_lock(&kvm->dirty_lock);
+            ok = welcome(kvm, user, !kvm->users, err);
+            mutex_unlock(&kvm->dirty_lock);
+        }
+        if (ok) {
+            kvm->users |= user;
+        } else if (!kvm->users) {
+            end(kvm);
+        }
+    }
+    mutex_unlock(&kvm->users_lock);
+    return ok;
+}
+
+void kvm_dirty_unuse(struct vm *vm, enum kvm_dirty_user user)
+{
+    struct kvm *kvm = kvm_of(vm);
+
+    mutex_lock(&kvm->users_lock);
+    if (kvm->users & user) {
+        kvm->users &= ~(unsigned)user;
+        if (!kvm->users) {
+            end(kvm);
+        }
+    }
+    mutex_unlock(&kvm->users_lock);
+}
+
+void kvm_dirty_end(struct kvm *kvm)
+{
+    mutex_lock(&kvm->users_lock);
+    kvm->users = 0;
+    end(kvm);
+    mutex_unlock(&kvm->users_lock);
+}
+
+bool kvm_dirty_start(struct vm *vm, GError **err)
+{
+    return kvm_dirty_use(vm, KVM_DIRTY_MIGRATION, err);
+}
+
+void kvm_dirty_stop(struct vm *vm)
+{
+    kvm_dirty_unuse(vm, KVM_DIRTY_MIGRATION);
+}
+
+bool kvm_dirty_count(struct vm *vm, uint64_t *pages)
+{
+    struct kvm *kvm = kvm_of(vm);
+    bool ok = true;
+
+    mutex_lock(&kvm->dirty_lock);
+    if (kvm->tracking && kvm->ring_entries) {
+        kvm_ring_harvest(kvm);
+    }
+    *pages = kvm->fresh;
+    for (unsigned i = 0; ok && !kvm->ring_entries && i < kvm->slot_count; i++) {
+        ok = !kvm->slots[i].tracked || kvm_log_count(kvm, i, pages);
+    }
+    ok = ok && kvm->tracking;
+    mutex_unlock(&kvm->dirty_lock);
+    return ok;
+}
+
+bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err)
+>>>>>>> theirs
 {
     struct kvm *kvm = kvm_of(vm);
     bool ok = true, flushed = false;

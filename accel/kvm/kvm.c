@@ -217,7 +217,7 @@ static bool accel_kvm_start(struct vm *vm, GError **err)
 
 static void accel_kvm_stop(struct vm *vm)
 {
-    kvm_dirty_stop(vm);
+    kvm_dirty_end(kvm_of(vm));
     kvm_vcpus_destroy(kvm_of(vm));
 }
 
@@ -342,6 +342,7 @@ static void kvm_free(struct accel *a)
     cond_clear(&kvm->reaper_wake);
     cond_clear(&kvm->exit_cond);
     mutex_clear(&kvm->dirty_lock);
+    mutex_clear(&kvm->users_lock);
     mutex_clear(&kvm->exit_lock);
     g_free(kvm);
 }
@@ -359,6 +360,7 @@ struct accel *accel_kvm_new(struct vm *vm, uint32_t dirty_ring_size, GError **er
     cond_init(&kvm->reaper_wake);
     cond_init(&kvm->exit_cond);
     mutex_init(&kvm->dirty_lock);
+    mutex_init(&kvm->users_lock);
     mutex_init(&kvm->exit_lock);
     kvm->fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     if (kvm->fd < 0) {
@@ -413,6 +415,7 @@ const struct accel_ops kvm_accel_ops = {
     .reset = kvm_reset,
     .irq_line = kvm_irq_line,
     .msi = kvm_msi,
+    .dirty_count = kvm_dirty_count,
     .dirty_start = kvm_dirty_start,
     .dirty_stop = kvm_dirty_stop,
     .dirty_sync = kvm_dirty_sync,

@@ -69,6 +69,19 @@ void kvm_part_add(struct vm *vm, enum kvm_stage stage, const struct kvm_part_ops
 void kvm_part_remove(struct vm *vm, void *opaque);
 bool kvm_parts_put(struct vm *vm, GError **err);
 
+/*
+ * Dirty tracking has several users; it is on while there is one. Only migration collects the pages,
+ * the others count. Any thread, no locks. With the machine lock dropped or not.
+ */
+enum kvm_dirty_user {
+    KVM_DIRTY_MIGRATION = 1, /* dirty_start, dirty_stop */
+    KVM_DIRTY_RATE = 2,      /* calc-dirty-rate */
+    KVM_DIRTY_LIMIT = 4,     /* limits of vCPUs */
+};
+bool kvm_dirty_use(struct vm *vm, enum kvm_dirty_user user, GError **err);
+void kvm_dirty_unuse(struct vm *vm, enum kvm_dirty_user user);
+/* Dirty ring: pages that a vCPU has dirtied since it was made, as often as they were re-armed. */
+uint64_t kvm_vcpu_dirtied(struct vcpu *vcpu);
 /* Dirty ring: entries taken out of the rings since the VM was made (statistics). */
 uint64_t kvm_dirty_ring_harvested(struct vm *vm);
 /* Times a vCPU had to stop because its ring was full. */

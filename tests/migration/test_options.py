@@ -26,18 +26,21 @@ class Options(TestCase):
     def test_capabilities_default(self):
         self.assertEqual(self.capabilities(self.vm()), {
             "xbzrle": False, "events": False, "return-path": False, "pause-before-switchover": False,
-            "late-block-activate": False, "x-ignore-shared": False, "validate-uuid": False})
+            "late-block-activate": False, "x-ignore-shared": False, "auto-converge": False,
+            "dirty-limit": False, "validate-uuid": False})
 
     def test_capabilities_set(self):
         vm = self.vm()
         for name in self.capabilities(vm):
+            if name == "dirty-limit":
+                continue  # not here, and not with auto-converge
             with self.subTest(capability=name):
                 before = self.capabilities(vm)
                 migrate.set_capabilities(vm, **{name: True})
                 self.assertEqual(self.capabilities(vm), {**before, name: True})
         migrate.set_capabilities(vm, events=False, validate_uuid=False)
         self.assertEqual([n for n, on in self.capabilities(vm).items() if not on],
-                         ["events", "validate-uuid"])
+                         ["events", "dirty-limit", "validate-uuid"])
 
     def test_capabilities_refused(self):
         vm = self.vm()
@@ -51,6 +54,18 @@ class Options(TestCase):
                        f"Parameter 'capability' does not accept value '{name}'",
                        capabilities=[{"capability": name, "state": True}])
         self.fails(vm, "migrate-set-capabilities", "Parameter 'capabilities' is missing")
+
+    def test_dirty_limit_refused(self):
+        vm = self.vm()
+        both = [{"capability": "auto-converge", "state": True},
+                {"capability": "dirty-limit", "state": True}]
+        self.fails(vm, "migrate-set-capabilities",
+                   "dirty-limit conflicts with auto-converge either of then available currently",
+                   capabilities=both)
+        self.fails(vm, "migrate-set-capabilities",
+                   "dirty-limit requires KVM with accelerator property 'dirty-ring-size' set",
+                   capabilities=both[1:])
+        self.assertFalse(self.capabilities(vm)["auto-converge"])
 
     def test_one_bad_capability_changes_nothing(self):
         vm = self.vm()
@@ -68,14 +83,23 @@ class Options(TestCase):
     def test_parameters_default(self):
         self.assertEqual(self.parameters(self.vm()), {
             "max-bandwidth": 0, "downtime-limit": 300, "avail-switchover-bandwidth": 0,
-            "max-postcopy-bandwidth": 0, "xbzrle-cache-size": 64 << 20})
+            "max-postcopy-bandwidth": 0, "xbzrle-cache-size": 64 << 20,
+            "throttle-trigger-threshold": 50, "cpu-throttle-initial": 20,
+            "cpu-throttle-increment": 10, "cpu-throttle-tailslow": False, "max-cpu-throttle": 99,
+            "x-vcpu-dirty-limit-period": 1000, "vcpu-dirty-limit": 1})
 
     def test_parameters_set(self):
         vm = self.vm()
         for name, value in (("max-bandwidth", 1), ("max-bandwidth", 1 << 40),
                             ("downtime-limit", 0), ("downtime-limit", 2000000),
                             ("avail-switchover-bandwidth", 12345), ("max-postcopy-bandwidth", 5),
-                            ("xbzrle-cache-size", 4096), ("xbzrle-cache-size", 1 << 30)):
+                            ("xbzrle-cache-size", 4096), ("xbzrle-cache-size", 1 << 30),
+                            ("throttle-trigger-threshold", 1), ("throttle-trigger-threshold", 100),
+                            ("cpu-throttle-initial", 1), ("max-cpu-throttle", 1),
+                            ("max-cpu-throttle", 99), ("cpu-throttle-initial", 99),
+                            ("cpu-throttle-increment", 1), ("cpu-throttle-increment", 99),
+                            ("cpu-throttle-tailslow", True), ("x-vcpu-dirty-limit-period", 1),
+                            ("vcpu-dirty-limit", 100)):
             with self.subTest(parameter=name, value=value):
                 before = self.parameters(vm)
                 migrate.set_parameters(vm, **{name: value})
@@ -100,6 +124,25 @@ class Options(TestCase):
         self.fails(vm, "migrate-set-parameters",
                    f"Cannot allocate the xbzrle cache of {1 << 62} bytes: give a smaller "
                    "xbzrle-cache-size", xbzrle_cache_size=1 << 62)
+        for name, low, high in (("throttle-trigger-threshold", 1, 100), ("cpu-throttle-initial", 1, 99),
+                                ("cpu-throttle-increment", 1, 99)):
+            for value in (low - 1, high + 1, 255):
+                self.fails(vm, "migrate-set-parameters",
+                           f"Parameter '{name.replace('-', '_')}' expects an integer in the range of "
+                           f"{low} to {high}", **{name: value})
+            for value in (-1, 256):
+                self.fails(vm, "migrate-set-parameters", f"Parameter '{name}' expects uint8_t",
+                           **{name: value})
+        for arguments in ({"max-cpu-throttle": 0}, {"max-cpu-throttle": 19},
+                          {"max-cpu-throttle": 100},
+                          {"cpu-throttle-initial": 30, "max-cpu-throttle": 25}):
+            self.fails(vm, "migrate-set-parameters", "Parameter 'max_cpu_throttle' expects an integer "
+                       "in the range of cpu_throttle_initial to 99", **arguments)
+        for value in (0, 1001):
+            self.fails(vm, "migrate-set-parameters", "Parameter 'x-vcpu-dirty-limit-period' expects a "
+                       "value between 1 and 1000", **{"x-vcpu-dirty-limit-period": value})
+        self.fails(vm, "migrate-set-parameters", "Parameter 'vcpu_dirty_limit' must be greater than "
+                   "1 MB/s", **{"vcpu-dirty-limit": 0})
         self.fails(vm, "migrate-set-parameters", "Parameter 'nope' is unexpected", nope=1)
         self.fails(vm, "migrate-set-parameters", "Parameter 'max-bandwidth' expects uint64",
                    max_bandwidth="fast")
