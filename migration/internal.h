@@ -163,7 +163,6 @@ struct outgoing {
     uint32_t rounds;        /* that have been drained */
     bool guest_stopped;     /* by us */
     bool was_running;
-<<<<<<< ours
     RunState state_before;        /* the guest's state before we stopped it */
     int64_t clocks_stopped_ns;    /* where the guest's pause begins on its own clocks, see
                                      x86_clock_stopped_at() */
@@ -171,14 +170,7 @@ struct outgoing {
     int64_t burst_ns;             /* when the last slice of the round began to leave */
     uint64_t burst_bytes;         /* what it has brought */
     int64_t pause_mark_ns;        /* until here the pause's parts are known */
-=======
-    RunState state_before;     /* the guest's state before we stopped it */
-    int64_t clocks_stopped_ns; /* where the guest's pause begins on its own clocks, see
-                                  x86_clock_stopped_at() */
-    int64_t last_sync_ns;      /* cost of the last dirty sync */
     struct converge converge;
-    int64_t pause_mark_ns;     /* until here the pause's parts are known */
->>>>>>> theirs
 
     struct outgoing_stats stats;      /* m */
     struct migration_history history; /* m */

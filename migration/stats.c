@@ -81,16 +81,14 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
     info->decisions = history_decisions(&out->history);
     info->has_phase = migration_is_active(out->m);
     info->phase = out->phase;
-<<<<<<< ours
     if (info->has_phase && s.active_ns) {
         add_expected_total_time(info, out, &s, &r);
-=======
+    }
     if (info->has_phase && out->options.caps[MIGRATION_CAPABILITY_DIRTY_LIMIT]) {
         info->has_dirty_limit_throttle_time_per_round = true;
         info->dirty_limit_throttle_time_per_round = out->converge.limit_slept_us;
         info->has_dirty_limit_ring_full_time = true;
         info->dirty_limit_ring_full_time = out->converge.ring_full_us;
->>>>>>> theirs
     }
     mutex_unlock(&out->m->lock);
     info->cpu_throttle_percentage = vcpu_throttle_get(out->vm);

@@ -61,9 +61,6 @@ static void end(struct kvm *kvm)
     mutex_unlock(&kvm->dirty_lock);
 }
 
-<<<<<<< ours
-bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, struct dirty_set *set, GError **err)
-=======
 /*
  * What a new user finds as seen, and may be cleared. Migration sends everything in its first round,
  * so what the log or the ring holds by then is superfluous. Where the log begins with all pages
@@ -88,7 +85,7 @@ static bool welcome(struct kvm *kvm, enum kvm_dirty_user user, bool first, GErro
         } else if (user == KVM_DIRTY_MIGRATION && kvm->ring_entries) {
             bitmap_clear_range(slot->bits, 0, slot->pages);
         } else if (user == KVM_DIRTY_MIGRATION && !first) {
-            ok = kvm_log_sync(kvm, i, kvm->scratch, err);
+            ok = kvm_log_sync(kvm, i, err);
         }
     }
     return ok;
@@ -167,8 +164,7 @@ bool kvm_dirty_count(struct vm *vm, uint64_t *pages)
     return ok;
 }
 
-bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err)
->>>>>>> theirs
+bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, struct dirty_set *set, GError **err)
 {
     struct kvm *kvm = kvm_of(vm);
     bool ok = true, flushed = false;

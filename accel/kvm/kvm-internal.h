@@ -139,23 +139,15 @@ void kvm_run_failed(struct kvm_vcpu *v, int errnum);
 extern const struct accel_ops kvm_accel_ops;
 bool kvm_dirty_start(struct vm *vm, GError **err);
 void kvm_dirty_stop(struct vm *vm);
-<<<<<<< ours
-bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, struct dirty_set *set, GError **err);
-void kvm_dirty_clear(struct vm *vm, struct ram_block *block, uint64_t first_page, uint64_t pages);
-
-/* dirty-log.c */
-bool kvm_log_sync(struct kvm *kvm, unsigned slot, GError **err);
-=======
 void kvm_dirty_end(struct kvm *kvm); /* for all users */
-bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, unsigned long *bitmap, GError **err);
+bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, struct dirty_set *set, GError **err);
 bool kvm_dirty_count(struct vm *vm, uint64_t *pages);
 void kvm_dirty_clear(struct vm *vm, struct ram_block *block, uint64_t first_page, uint64_t pages);
 
 /* dirty-log.c */
-bool kvm_log_sync(struct kvm *kvm, unsigned slot, unsigned long *bitmap, GError **err);
+bool kvm_log_sync(struct kvm *kvm, unsigned slot, GError **err);
 /* Adds how many pages of the slot the log has as dirty. Manual protect. */
 bool kvm_log_count(struct kvm *kvm, unsigned slot, uint64_t *pages);
->>>>>>> theirs
 void kvm_log_clear(struct kvm *kvm, unsigned slot, uint64_t first, uint64_t pages);
 
 /* dirty-ring.c */

@@ -48,6 +48,11 @@ struct accel_ops {
      * last sync to `set`, and re-arms them, unless the backend clears later (manual protect): then
      * pages [first, first+n) are re-armed by clear before they are sent.
      */
+    bool (*dirty_start)(struct vm *vm, GError **err);
+    void (*dirty_stop)(struct vm *vm);
+    bool (*dirty_sync)(struct vm *vm, struct ram_block *block, struct dirty_set *set, GError **err);
+    void (*dirty_clear)(struct vm *vm, struct ram_block *block, uint64_t first_page,
+                        uint64_t pages);
     /*
      * How many pages the guest has dirtied since some time in the past: what counts is the
      * difference between two calls while tracking is on. A page counts again once it has been
@@ -55,11 +60,6 @@ struct accel_ops {
      * thread; takes nothing from whoever syncs.
      */
     bool (*dirty_count)(struct vm *vm, uint64_t *pages);
-    bool (*dirty_start)(struct vm *vm, GError **err);
-    void (*dirty_stop)(struct vm *vm);
-    bool (*dirty_sync)(struct vm *vm, struct ram_block *block, struct dirty_set *set, GError **err);
-    void (*dirty_clear)(struct vm *vm, struct ram_block *block, uint64_t first_page,
-                        uint64_t pages);
 
     /*
      * All sections of a stream have been given to their owners' load(): puts what they hold into
