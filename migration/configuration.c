@@ -2,9 +2,10 @@
 /*
  * The configuration section: what both sides must agree on before anything is loaded. The machine's
  * name always; the capabilities that change the stream (x-ignore-shared), and the UUID
- * (validate-uuid), as subsections. The reading half parses what the peer sent: names have bounded
- * lengths, and counts are consumed element by element. Whether it fits is another question, asked
- * when the guest comes.
+ * (validate-uuid), as subsections. The reading half parses what the peer sent. Trust: none. Names
+ * and counts are bounded before anything is read by them, what is not known is refused by name, and
+ * a name that goes into a message is made one printable line first. Whether it fits is another
+ * question, asked when the guest comes.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 
 #define SUB_CAPABILITIES "configuration/capabilities"
 #define SUB_UUID         "configuration/uuid"
+#define SUBSECTIONS_MAX  2u
 
 /* The capabilities that travel. */
 static const MigrationCapability wire_capabilities[] = { MIGRATION_CAPABILITY_X_IGNORE_SHARED };
@@ -53,6 +55,11 @@ static bool read_capabilities(struct stream_in *s, struct configuration *c, GErr
     char name[256];
 
     if (!in_be32(s, &count, err)) {
+        return false;
+    }
+    if (count > MIGRATION_CAPABILITY__MAX) {
+        error_set(err, FERRY_ERROR_PEER, "The migration stream has a list of %u capabilities",
+                  count);
         return false;
     }
     for (uint32_t i = 0; i < count; i++) {
@@ -95,6 +102,7 @@ static bool read_machine(struct stream_in *s, struct configuration *c, GError **
 bool configuration_read(struct stream_in *s, struct configuration *c, GError **err)
 {
     char name[256];
+    unsigned subsections = 0;
     uint32_t version;
     uint8_t type;
 
@@ -104,6 +112,12 @@ bool configuration_read(struct stream_in *s, struct configuration *c, GError **e
     }
     while (in_peek(s, 0, &type) && type == STREAM_SUBSECTION) {
         if (!in_u8(s, &type, err) || !in_pstr(s, name, err) || !in_be32(s, &version, err)) {
+            return false;
+        }
+        if (++subsections > SUBSECTIONS_MAX) {
+            error_set(
+                err, FERRY_ERROR_PEER,
+                "The migration stream has more subsections of its configuration than there are");
             return false;
         }
         if (g_str_equal(name, SUB_CAPABILITIES) && version == 1) {
@@ -132,8 +146,8 @@ bool configuration_check(const struct incoming *in, const struct configuration *
     if (!g_str_equal(c->machine, machine)) {
         g_autofree char *shown = g_strescape(c->machine, NULL); /* it stays one line */
 
-        error_set(err, FERRY_ERROR_PEER, "Machine type received is '%s' and local is '%s'", shown,
-                  machine);
+        error_set(err, FERRY_ERROR_PEER, "Machine type received is '%.100s' and local is '%s'",
+                  shown, machine);
         return false;
     }
     if (c->unknown[0]) {

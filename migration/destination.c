@@ -108,6 +108,9 @@ static bool load_section_part(struct load *l, uint8_t type, GError **err)
     if (!l->ram_open || id != l->ram_id) {
         return load_refuse(l, err, "Unknown savevm section %u", id);
     }
+    if (l->ram_ended) {
+        return load_refuse(l, err, "Memory after the end of the ram section");
+    }
     l->ram_ended = type == STREAM_SECTION_END;
     return ram_load_section(l->ram, l->s, err) && load_footer(l, id, "ram", err);
 }
@@ -182,6 +185,7 @@ static bool wait_for_go(struct load *l, GError **err)
 {
     uint8_t type;
     uint16_t command, len;
+    bool described = false;
 
     phase(l, MIGRATION_PHASE_GO);
     channel_set_read_timeout(l->ch, GO_TIMEOUT_MS);
@@ -190,7 +194,8 @@ static bool wait_for_go(struct load *l, GError **err)
             g_prefix_error(err, "The source did not hand over the guest, which stays there: ");
             return false;
         }
-        if (type == STREAM_VMDESCRIPTION) {
+        if (type == STREAM_VMDESCRIPTION && !described) {
+            described = true;
             if (!skip_description(l, err)) {
                 return false;
             }

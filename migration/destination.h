@@ -27,6 +27,7 @@ struct load {
     atomic_bool seen_check; /* the same, for other threads */
     bool return_path;       /* the source reads one */
     bool offered;           /* FERRY_PING_MAGIC came: HELLO was sent */
+    bool agreed;            /* and the source has said what of it is used */
     bool claimed;           /* the greeting is over */
     uint64_t can;           /* FERRY_FEATURE_* that this side has */
     uint64_t features;      /* those in use */

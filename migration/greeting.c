@@ -138,9 +138,10 @@ static bool command_features(struct load *l, unsigned len, GError **err)
     if (!in_be64(l->s, &features, err)) {
         return false;
     }
-    if (!l->offered || (features & ~l->can)) {
+    if (!l->offered || l->agreed || (features & ~l->can)) {
         return load_refuse(l, err, "Ferry features 0x%" PRIx64 " that were not offered", features);
     }
+    l->agreed = true;
     l->features = features;
     return true;
 }
@@ -292,7 +293,7 @@ static enum next look_ahead(struct load *l)
 /* A new greeting on the same connection knows nothing of the last. */
 static void begin_anew(struct load *l)
 {
-    l->check_only = l->return_path = l->offered = false;
+    l->check_only = l->return_path = l->offered = l->agreed = false;
     l->can = FERRY_FEATURE_CHECK;
     l->features = 0;
 }

@@ -3,8 +3,12 @@
  * The return path.
  *
  * On the source a thread reads it, because an answer may come while the migration thread is blocked
- * in a write. It trusts nothing: lengths are fixed per type or bounded, an answer to what was not
- * asked ends the path, and all that arrives only sets flags under one lock. The first error sticks.
+ * in a write. Trust: none. Lengths are fixed per type or bounded, all that arrives only sets flags
+ * under one lock, and a text of the destination is shown to people and never interpreted. What was
+ * not asked for ends the path: an answer to a ping that was not sent, a hello without the ping that
+ * asks for it, READY before the end of the stream, SHUT 0 before the guest was given away; each
+ * also the second time. (SWITCHOVER_ACK alone is ignored whenever it comes: a QEMU may be told by
+ * its options to send it.) The first error sticks.
  */
 #include "migration/return-path.h"
 
@@ -17,6 +21,9 @@
 #include "util/error.h"
 #include "util/sync.h"
 
+/* More are never on their way: who pings waits for the answer before long. */
+#define PINGS_MAX 16u
+
 struct return_path {
     struct channel *ch;
     struct stream_in *in;
@@ -24,8 +31,12 @@ struct return_path {
     struct mutex lock;
     struct cond cond;
     /* all under lock */
+    bool asked[RETURN_WAIT_SHUT + 1]; /* and not answered yet */
     bool got[RETURN_WAIT_SHUT + 1];
+    bool greeted; /* a hello came */
     uint64_t features;
+    uint32_t pings[PINGS_MAX]; /* asked and not answered yet */
+    unsigned ping_count;
     uint32_t pong;     /* the last one, FERRY_PING_MAGIC apart */
     bool refused;      /* the peer said that it does not take the guest */
     bool closed;       /* nothing more comes: the peer has closed, or is gone */
@@ -41,12 +52,32 @@ static void note_refusal(struct return_path *rp)
     mutex_unlock(&rp->lock);
 }
 
-static void note(struct return_path *rp, enum return_wait what)
+/* An answer came; false and *err: nothing asked for it. */
+static bool note(struct return_path *rp, enum return_wait what, const char *message, GError **err)
 {
     mutex_lock(&rp->lock);
-    rp->got[what] = true;
+    bool asked = rp->asked[what];
+    rp->asked[what] = false;
+    rp->got[what] = rp->got[what] || asked;
     cond_broadcast(&rp->cond);
     mutex_unlock(&rp->lock);
+    if (!asked) {
+        error_set(err, FERRY_ERROR_PEER, "The destination sent a %s that nothing asked for",
+                  message);
+    }
+    return asked;
+}
+
+/* Lock held. Takes the ping from those that wait for their answer. */
+static bool take_ping(struct return_path *rp, uint32_t value)
+{
+    for (unsigned i = 0; i < rp->ping_count; i++) {
+        if (rp->pings[i] == value) {
+            rp->pings[i] = rp->pings[--rp->ping_count];
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool handle_hello(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
@@ -66,9 +97,14 @@ static bool handle_hello(struct return_path *rp, const uint8_t *p, unsigned len,
         return false;
     }
     mutex_lock(&rp->lock);
-    rp->features = GUINT64_FROM_BE(features) & FERRY_FEATURES_ALL;
+    bool asked = rp->asked[RETURN_WAIT_FERRY_PONG] && !rp->greeted;
+    rp->greeted = true;
+    rp->features = asked ? GUINT64_FROM_BE(features) & FERRY_FEATURES_ALL : rp->features;
     mutex_unlock(&rp->lock);
-    return true;
+    if (!asked) {
+        error_set(err, FERRY_ERROR_PEER, "The destination sent a hello that nothing asked for");
+    }
+    return asked;
 }
 
 static bool handle_pong(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
@@ -76,18 +112,23 @@ static bool handle_pong(struct return_path *rp, const uint8_t *p, unsigned len, 
     uint32_t value;
 
     (void)len;
-    (void)err;
     memcpy(&value, p, 4);
     value = GUINT32_FROM_BE(value);
-    if (value == FERRY_PING_MAGIC) {
-        note(rp, RETURN_WAIT_FERRY_PONG);
-    } else {
-        mutex_lock(&rp->lock);
+    mutex_lock(&rp->lock);
+    bool asked = take_ping(rp, value);
+    if (asked && value == FERRY_PING_MAGIC) {
+        rp->asked[RETURN_WAIT_FERRY_PONG] = false;
+        rp->got[RETURN_WAIT_FERRY_PONG] = true;
+    } else if (asked) {
         rp->pong = value;
-        cond_broadcast(&rp->cond);
-        mutex_unlock(&rp->lock);
     }
-    return true;
+    cond_broadcast(&rp->cond);
+    mutex_unlock(&rp->lock);
+    if (!asked) {
+        error_set(err, FERRY_ERROR_PEER, "The destination answered a ping 0x%x that was not sent",
+                  value);
+    }
+    return asked;
 }
 
 static bool handle_shut(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
@@ -103,17 +144,14 @@ static bool handle_shut(struct return_path *rp, const uint8_t *p, unsigned len, 
                   GUINT32_FROM_BE(value));
         return false;
     }
-    note(rp, RETURN_WAIT_SHUT);
-    return true;
+    return note(rp, RETURN_WAIT_SHUT, "confirmation that it runs the guest", err);
 }
 
 static bool handle_ready(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
 {
     (void)p;
     (void)len;
-    (void)err;
-    note(rp, RETURN_WAIT_READY);
-    return true;
+    return note(rp, RETURN_WAIT_READY, "confirmation that it has loaded the guest", err);
 }
 
 static bool handle_check(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
@@ -128,10 +166,7 @@ static bool handle_check(struct return_path *rp, const uint8_t *p, unsigned len,
         ok = check_collect(rp->check, p, len, &last, err);
     }
     mutex_unlock(&rp->lock);
-    if (ok && last) {
-        note(rp, RETURN_WAIT_CHECK);
-    }
-    return ok;
+    return ok && (!last || note(rp, RETURN_WAIT_CHECK, "check", err));
 }
 
 static bool handle_runs(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
@@ -139,12 +174,16 @@ static bool handle_runs(struct return_path *rp, const uint8_t *p, unsigned len, 
     uint64_t ns;
 
     (void)len;
-    (void)err;
     memcpy(&ns, p, 8);
     mutex_lock(&rp->lock);
-    rp->runs_ns = GUINT64_FROM_BE(ns);
+    bool asked = rp->asked[RETURN_WAIT_SHUT];
+    rp->runs_ns = asked ? GUINT64_FROM_BE(ns) : rp->runs_ns;
     mutex_unlock(&rp->lock);
-    return true;
+    if (!asked) {
+        error_set(err, FERRY_ERROR_PEER,
+                  "The destination said when the guest began to run, before it was given away");
+    }
+    return asked;
 }
 
 static bool handle_error(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
@@ -264,6 +303,24 @@ void return_path_free(struct return_path *rp)
     g_free(rp);
 }
 
+void return_path_ask(struct return_path *rp, enum return_wait what)
+{
+    mutex_lock(&rp->lock);
+    rp->asked[what] = true;
+    mutex_unlock(&rp->lock);
+}
+
+void return_path_ask_pong(struct return_path *rp, uint32_t value)
+{
+    mutex_lock(&rp->lock);
+    g_assert(rp->ping_count < PINGS_MAX);
+    rp->pings[rp->ping_count++] = value;
+    if (value == FERRY_PING_MAGIC) {
+        rp->asked[RETURN_WAIT_FERRY_PONG] = true;
+    }
+    mutex_unlock(&rp->lock);
+}
+
 /* Lock held. */
 static bool check_locked(struct return_path *rp, GError **err)
 {
@@ -367,6 +424,7 @@ uint64_t return_path_features(struct return_path *rp)
 void return_path_expect_check(struct return_path *rp)
 {
     mutex_lock(&rp->lock);
+    rp->asked[RETURN_WAIT_CHECK] = true;
     rp->check = g_byte_array_new();
     mutex_unlock(&rp->lock);
 }

@@ -19,6 +19,12 @@ enum return_wait {
 struct return_path *return_path_new(struct channel *ch, GError **err);
 /* Ends it; the channel has been shut down. */
 void return_path_free(struct return_path *rp);
+/*
+ * What the stream asks for from here on; before the bytes that ask for it can leave. Anything else
+ * that the destination says ends the path.
+ */
+void return_path_ask(struct return_path *rp, enum return_wait what);
+void return_path_ask_pong(struct return_path *rp, uint32_t value);
 /* False and *err when the path has broken, or the destination said that it failed (PEER, with its
  * own words where it gave any). Any thread. */
 bool return_path_check(struct return_path *rp, GError **err);

@@ -144,6 +144,7 @@ void outgoing_ping(struct outgoing *out, uint32_t value)
 {
     uint32_t be = GUINT32_TO_BE(value);
 
+    return_path_ask_pong(out->rp, value);
     stream_put_command(out->o, STREAM_CMD_PING, &be, sizeof(be));
 }
 

@@ -178,6 +178,10 @@ static bool send_eof(struct outgoing *out, GError **err)
     if (!outgoing_check(out, err) || (decides && !commit(out, err))) {
         return false;
     }
+    if (out->rp) {
+        return_path_ask(out->rp, out->features & FERRY_FEATURE_COMMIT ? RETURN_WAIT_READY
+                                                                      : RETURN_WAIT_SHUT);
+    }
     out_u8(out->o, STREAM_EOF);
     if (!out_flush(out->o, err)) {
         uncommit(out); /* a single byte that could not be sent */
@@ -291,6 +295,7 @@ static bool hand_over_to_ferry(struct outgoing *out, GError **err)
     if (!outgoing_check(out, err) || !commit(out, err)) {
         return false;
     }
+    return_path_ask(out->rp, RETURN_WAIT_SHUT);
     written = channel_bytes_written(out->ch);
     pause = GUINT64_TO_BE((uint64_t)(migration_now_ns() - out->clocks_stopped_ns));
     out_u8(out->o, STREAM_COMMAND);

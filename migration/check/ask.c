@@ -49,7 +49,9 @@ static bool agree(struct stream_out *o, struct return_path *rp, const char *name
     out_be32(o, STREAM_MAGIC);
     out_be32(o, STREAM_VERSION);
     stream_put_command(o, STREAM_CMD_OPEN_RETURN_PATH, NULL, 0);
+    return_path_ask_pong(rp, STREAM_PING_START);
     stream_put_command(o, STREAM_CMD_PING, &start, sizeof(start));
+    return_path_ask_pong(rp, FERRY_PING_MAGIC);
     stream_put_command(o, STREAM_CMD_PING, &magic, sizeof(magic));
     if (!out_flush(o, err) || !return_path_wait(rp, RETURN_WAIT_FERRY_PONG, timeout_ms, err)) {
         return false;

@@ -82,7 +82,8 @@ static void *from_text(const struct qapi_type *type, const GByteArray *text, con
         qapi_read(type, NULL, json, QAPI_READ_JSON, &value, &error);
     }
     if (!value) {
-        g_autofree char *shown = g_utf8_make_valid(error->message, 200);
+        g_autofree char *shown =
+            g_utf8_make_valid(error->message, (gssize)MIN(strlen(error->message), 200));
 
         error_set(err, FERRY_ERROR_PEER, "The peer's %s makes no sense: %s", what, shown);
     }

@@ -123,6 +123,10 @@ static bool load_list_entry(struct ram_load *rl, struct stream_in *in, uint64_t 
         error_set(err, FERRY_ERROR_PEER, "Unknown ramblock \"%s\", cannot accept migration", idstr);
         return false;
     }
+    if (rl->named[b->index]) {
+        error_set(err, FERRY_ERROR_PEER, "The migration stream names the memory '%s' twice", idstr);
+        return false;
+    }
     rl->named[b->index] = true;
     if (rl->ignore_shared) {
         if (!in_be64(in, &gpa, err)) {

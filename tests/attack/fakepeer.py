@@ -13,7 +13,7 @@ import time
 from ferrytest import wait_for
 
 MAGIC = 0x46525259
-SHUT, PONG, REQ_PAGES, HELLO, READY, ERROR = 1, 2, 4, 0x4652, 0x4653, 0x4654
+SHUT, PONG, REQ_PAGES, SWITCHOVER_ACK, HELLO, READY, ERROR = 1, 2, 4, 7, 0x4652, 0x4653, 0x4654
 
 
 def message(kind, payload=b""):
@@ -24,11 +24,11 @@ def be32(value):
     return struct.pack(">I", value)
 
 
+# features: zeroed memory and the commit handshake
+HELLO_MESSAGE = message(HELLO, be32(1) + struct.pack(">Q", 3) + b"\4fake")
 GREETINGS = {
     "qemu": message(PONG, be32(1)) + message(PONG, be32(MAGIC)),
-    # features: zeroed memory and the commit handshake
-    "ferry": message(PONG, be32(1)) + message(HELLO, be32(1) + struct.pack(">Q", 3) + b"\4fake") +
-             message(PONG, be32(MAGIC)),
+    "ferry": message(PONG, be32(1)) + HELLO_MESSAGE + message(PONG, be32(MAGIC)),
     "none": b"",
 }
 
@@ -53,7 +53,9 @@ class FakePeer:
     def _run(self):
         try:
             self.sock = self.listener.accept()[0]
-            self.sock.sendall(self.greeting)
+            if self.greeting:
+                select.select([self.sock], [], [], 10)  # nobody answers before he was asked
+                self.sock.sendall(self.greeting)
             while self.reads and not self.closed:
                 if select.select([self.sock], [], [], 0.05)[0]:
                     data = self.sock.recv(1 << 16)
@@ -68,7 +70,8 @@ class FakePeer:
     def _answer_ping(self):
         """A source that ends a round asks whether all was read, and sends nothing until it knows."""
         command, value = self.last[-9:-4], self.last[-4:]
-        if self.greeting and command == b"\x08\0\2\0\4" and value >= be32(0x10000):
+        if (self.greeting and command == b"\x08\0\2\0\4" and value >= be32(0x10000) and
+                value != be32(MAGIC)):  # that one is part of the greeting
             self.sock.sendall(message(PONG, value))
 
     def wait_quiet(self, seconds=0.3):

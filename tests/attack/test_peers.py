@@ -9,7 +9,8 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "migration"))
 
-from fakepeer import ERROR, HELLO, MAGIC, PONG, READY, REQ_PAGES, SHUT, FakePeer, be32, message
+from fakepeer import (ERROR, HELLO, HELLO_MESSAGE, MAGIC, PONG, READY, REQ_PAGES, SHUT,
+                      SWITCHOVER_ACK, FakePeer, be32, message)
 from ferrytest import migrate
 from migrationcase import MigrationCase
 
@@ -100,6 +101,25 @@ class Peers(MigrationCase):
                 peer.close()
         self.src.guest.check()
 
+    def test_not_asked(self):
+        """Answers that nothing asked for, before the guest was given away."""
+        self.prepare()
+        loaded, runs = "has loaded the guest", "runs the guest"
+        for greeting, answer, words in (
+                ("ferry", message(READY), loaded), ("ferry", message(SHUT, be32(0)), runs),
+                ("ferry", HELLO_MESSAGE, "hello"), ("ferry", message(PONG, be32(1)), "ping 0x1 "),
+                ("ferry", message(PONG, be32(MAGIC)), "ping 0x46525259"),
+                ("qemu", message(READY), loaded), ("qemu", message(SHUT, be32(0)), runs),
+                ("qemu", HELLO_MESSAGE, "hello"), ("qemu", message(PONG, be32(7)), "ping 0x7 ")):
+            with self.subTest(greeting=greeting, words=words):
+                peer = self.attempt(greeting)
+                migrate.wait_held(self.src, "device")
+                peer.say(answer)
+                migrate.release(self.src)
+                self.assertIn(words, self.outcome(True))
+                peer.close()
+        self.src.guest.check()
+
     def test_wrong_greetings(self):
         self.prepare()
         for words in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0" * 100, b"\xff" * 5000,
@@ -119,7 +139,7 @@ class Peers(MigrationCase):
         src = self.prepare()
         peer = self.attempt("qemu")
         for _ in range(200):
-            peer.say(*[message(PONG, be32(MAGIC))] * 1000)
+            peer.say(*[message(SWITCHOVER_ACK)] * 1000)
         migrate.wait_held(src, "device")
         src.cmd("migrate_cancel")
         migrate.wait_status(src, "cancelled")
