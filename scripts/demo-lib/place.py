@@ -34,6 +34,27 @@ class Trouble(Exception):
     """What a person has to know, in words for people; the program ends with status 1."""
 
 
+class NoKvm(Trouble):
+    """This host cannot run a guest, the lab can."""
+
+
+def in_lab():
+    """Whether this runs in the emulated host already."""
+    return "FERRY_IN_LAB" in os.environ
+
+
+def go_to_lab(name, why, program, build_dir):
+    """The same program with the same arguments in the lab, instead of here; exit status."""
+    print(f"{name}: {why}\n{name}: So it happens in the lab, an emulated host with a complete KVM: "
+          "everything is slower there, the first time some Debian packages are fetched "
+          "(docs/lab.md).", file=sys.stderr, flush=True)
+    lab = os.path.join(SOURCE_DIR, "scripts", "lab")
+    argv = [sys.executable, lab, "exec", "-b", build_dir, program, "build"]
+    rest = list(sys.argv[1:])
+    rest.remove(build_dir)
+    return subprocess.run(argv + rest).returncode
+
+
 def use_build(build_dir):
     """Says which build the machines come from; before ferrytest is imported."""
     os.environ["FERRY_SOURCE_DIR"] = SOURCE_DIR
@@ -41,31 +62,31 @@ def use_build(build_dir):
 
 
 def check_kvm():
-    """Raises Trouble when /dev/kvm cannot be used, with what to do about it."""
+    """Raises NoKvm when /dev/kvm cannot be used, with what to do about it."""
     try:
         kvm = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise Trouble("There is no /dev/kvm. Load the module (modprobe kvm_intel or kvm_amd); in a "
-                      "virtual machine, switch nested virtualization on in its host; in a container, "
-                      "pass the device in (--device /dev/kvm).") from None
+        raise NoKvm("There is no /dev/kvm. Load the module (modprobe kvm_intel or kvm_amd); in a "
+                    "virtual machine, switch nested virtualization on in its host; in a container, "
+                    "pass the device in (--device /dev/kvm).") from None
     except PermissionError:
-        raise Trouble("You may not use /dev/kvm. Join the group that owns it (sudo usermod -aG kvm "
-                      "$USER, then log in again), or run this as root.") from None
+        raise NoKvm("You may not use /dev/kvm. Join the group that owns it (sudo usermod -aG kvm "
+                    "$USER, then log in again), or run this as root.") from None
     except OSError as error:
         if error.errno in (errno.ENODEV, errno.ENXIO):
-            raise Trouble("/dev/kvm is there but nothing answers: load the module kvm_intel or "
-                          "kvm_amd, and look whether virtualization is on in the firmware set-up "
-                          "(dmesg says).") from None
-        raise Trouble(f"/dev/kvm cannot be opened: {error.strerror}.") from None
+            raise NoKvm("/dev/kvm is there but nothing answers: load the module kvm_intel or "
+                        "kvm_amd, and look whether virtualization is on in the firmware set-up "
+                        "(dmesg says).") from None
+        raise NoKvm(f"/dev/kvm cannot be opened: {error.strerror}.") from None
     try:
         version = fcntl.ioctl(kvm, KVM_GET_API_VERSION)
         if version != KVM_API_VERSION:
-            raise Trouble(f"/dev/kvm speaks API version {version}; needed is {KVM_API_VERSION}.")
+            raise NoKvm(f"/dev/kvm speaks API version {version}; needed is {KVM_API_VERSION}.")
         os.close(fcntl.ioctl(kvm, KVM_CREATE_VM, 0))
     except OSError as error:
-        raise Trouble("/dev/kvm opens, but no virtual machine can be made with it (KVM_CREATE_VM: "
-                      f"{error.strerror}). Another hypervisor may hold the processor, or the host "
-                      "of this virtual machine offers no nested virtualization.") from None
+        raise NoKvm("/dev/kvm opens, but no virtual machine can be made with it (KVM_CREATE_VM: "
+                    f"{error.strerror}). Another hypervisor may hold the processor, or the host "
+                    "of this virtual machine offers no nested virtualization.") from None
     finally:
         os.close(kvm)
 

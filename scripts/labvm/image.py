@@ -6,6 +6,7 @@ The file systems of both machines, as archives that the kernel unpacks (cpio.py)
               peer VMM with its firmware, the inner guest's kernel; kept in the cache
     overlay   the program under test and the tools of tests/lab; made for each run
     inner     the inner guest, a file of the overlay; inner-stress adds stress-ng (kept in the cache)
+    python    Python, for runs that have this tree inside (tree.py; kept in the cache)
 
 Inside the outer machine: /usr/bin/ferry-system-x86_64, /usr/bin/qemu-system-x86_64 (the installed
 version), /opt/qemu-system-x86_64 (that of backports, if there is one), /lab/vmlinuz, /lab/inner.cpio,
@@ -19,12 +20,13 @@ import os
 import re
 import subprocess
 
-from . import cpio, emulator, programs
-from .packages import Missing, Packages, cache_dir, locked
+from . import cpio, emulator, programs, tree
+from .packages import Missing, Packages, cache_dir, locked, run
 
 FIRMWARE_FILES = ("bios-microvm.bin", "qboot.rom", "linuxboot_dma.bin", "linuxboot.bin", "pvh.bin",
                   "kvmvapic.bin", "multiboot_dma.bin")
 MODULES = ("virtio_pci", "virtio_console", "irqbypass", "kvm", "kvm-amd")
+INNER_MODULES = ("msr",)
 PORT = "org.ferry.lab"
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -103,8 +105,9 @@ class Modules:
 class Images:
     """Makes what is missing in the cache; files of one run go to `run_dir`."""
 
-    def __init__(self, source_dir, build_dir, binary):
+    def __init__(self, source_dir, build_dir, binary, with_tree=False):
         self.source_dir, self.build_dir, self.binary = source_dir, build_dir, binary
+        self.with_tree = with_tree
         self.cache = cache_dir(source_dir)
         self.packages = Packages(self.cache)
         self.images = os.path.join(self.cache, "images")
@@ -134,6 +137,11 @@ class Images:
     def agent(self):
         source = os.path.join(HERE, "agent.c")
         return programs.compiled(source, self.images, digest(source))
+
+    def tsc_khz(self):
+        """Frequency of this host's time stamp counter, as text; see tsckhz.c."""
+        source = os.path.join(HERE, "tsckhz.c")
+        return run(programs.compiled(source, self.images, digest(source)), timeout=20).strip()
 
     def _user_space(self, archive, init):
         for folder in ("proc", "sys", "tmp", "etc"):
@@ -211,8 +219,17 @@ class Images:
             programs.add(archive, "bin/memtester", program, found)
             for name, path in tools.items():
                 archive.file(f"bin/{name}", path, 0o755)
-        return self._cached("inner", digest(self.busybox(), program, INNER_INIT, *tools.values()),
-                            make)
+            modules = Modules(self.packages.kernel())
+            for module in INNER_MODULES:
+                modules.want(module)
+            for name in modules.order:
+                self._bytes(archive, f"lib/{name}.ko", modules.content[name])
+        return self._cached("inner", digest(self.busybox(), program, self.kernel(), INNER_INIT,
+                                            " ".join(INNER_MODULES), *tools.values()), make)
+
+    def python(self):
+        return self._cached("python", digest(tree.interpreter(), tree.__file__),
+                            lambda archive: tree.python(archive, self.images))
 
     def overlay(self, path):
         """What is under test and what tests it."""
@@ -227,6 +244,8 @@ class Images:
             workload = os.path.join(self.build_dir, "tests", "guest", "workload.elf")
             if os.path.exists(workload):
                 archive.file("lab/workload.elf", workload, 0o644)
+            if self.with_tree:
+                tree.sources(archive, self.source_dir, self.build_dir, self.binary)
 
     def make(self, run_dir):
         """(emulator, kernel, initrd) for a run."""
@@ -240,6 +259,7 @@ class Images:
             overlay = os.path.join(run_dir, "overlay.cpio")
             self.overlay(overlay)
             initrd = os.path.join(run_dir, "initrd.cpio")
-            cpio.concatenate(initrd, [self.base(), overlay])
+            parts = [self.base(), *([self.python()] if self.with_tree else []), overlay]
+            cpio.concatenate(initrd, parts)
             os.unlink(overlay)
             return chosen, self.kernel(), initrd

@@ -23,7 +23,7 @@ _run_dir = None
 
 
 def configure(**settings):
-    """source_dir, build_dir, binary; smp and memory of the outer machine."""
+    """source_dir, build_dir, binary; smp and memory of the outer machine; with_tree (tree.py)."""
     _settings.update(settings)
 
 
@@ -73,10 +73,12 @@ def outer():
             folder = os.path.join(folder, f"boot{_boots + 1}")
             os.mkdir(folder)
         _boots += 1
-        images = Images(settings["source_dir"], settings["build_dir"], settings["binary"])
+        images = Images(settings["source_dir"], settings["build_dir"], settings["binary"],
+                        settings.get("with_tree", False))
         emulator, kernel, initrd = images.make(folder)
+        append = f"tsc_early_khz={images.tsc_khz()} {settings.get('append', '')}"
         _outer = Outer(emulator, kernel, initrd, folder, smp=settings.get("smp", 1),
-                       memory=settings.get("memory", 3072), append=settings.get("append", ""))
+                       memory=settings.get("memory", 3072), append=append)
         _outer.boot()
     return _outer
 

@@ -52,6 +52,21 @@ def _feed(channel, resized):
     channel.wait_end(DAY)
 
 
+def execute(outer, argv, env, deadline):
+    """Runs one command without input; its output comes as it is written. Exit status."""
+    channel = outer.link.spawn(argv, deadline, env, on_data=_write)
+    channel.send_eof()
+    channel.wait_end(deadline + DAY)
+    return _status(channel, deadline)
+
+
+def _status(channel, deadline):
+    if channel.status == END_TIMEOUT:
+        print(f"lab: killed after {deadline:.0f} s", file=sys.stderr)
+        return 124
+    return min(channel.status, 255)
+
+
 def run(outer, command=None, deadline=DAY):
     """Exit status."""
     link = outer.link
@@ -73,7 +88,4 @@ def run(outer, command=None, deadline=DAY):
             _feed(channel, resized)
         finally:
             termios.tcsetattr(0, termios.TCSADRAIN, saved)
-    if channel.status == END_TIMEOUT:
-        print(f"lab: killed after {deadline:.0f} s", file=sys.stderr)
-        return 124
-    return min(channel.status, 255)
+    return _status(channel, deadline)
