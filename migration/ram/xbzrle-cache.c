@@ -40,6 +40,8 @@ static uint8_t *map_data(uint64_t bytes, GError **err)
                   bytes);
         return NULL;
     }
+    /* only a help: each page that is compared would be a walk through page tables otherwise */
+    (void)madvise(data, bytes, MADV_HUGEPAGE);
     return data;
 }
 

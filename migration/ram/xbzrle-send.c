@@ -6,6 +6,13 @@
 
 #include "migration/ram/xbzrle-cache.h"
 
+/*
+ * A round goes through memory in order, so the next page is probably the next one to be sent. Its
+ * first lines are called for while this one is compared: the processor finds the rest by itself,
+ * and the first one costs a walk through page tables and a way to memory. More of them is slower.
+ */
+#define LINES_AHEAD 2u
+
 struct xbzrle {
     struct xbzrle_cache *cache;
     xbzrle_encode_fn encode;
@@ -77,6 +84,9 @@ enum xbzrle_way xbzrle_page(struct xbzrle *x, const uint8_t *page, bool last, co
     if (!copy) {
         *data = miss(x, page, last);
         return XBZRLE_WHOLE;
+    }
+    for (unsigned line = 0; line < LINES_AHEAD; line++) {
+        __builtin_prefetch(page + TARGET_PAGE_SIZE + 64 * line);
     }
     encoded = x->encode(copy, page, x->record + XBZRLE_HEADER);
     if (encoded == XBZRLE_OVERFLOW) {

@@ -2,10 +2,12 @@
 /*
  * XBZRLE; see migration/ram/xbzrle.h.
  *
- * Encoding is two passes. The first goes once over the page in vectors: it compares, takes over
- * what differs, and leaves a bit for each byte that does. It is what a page costs when little has
- * changed, and is there once for each instruction set. The second walks the bits and is the same
- * for all; the bytes come from the copy, which nobody else writes.
+ * Encoding is two passes. The first compares in vectors, which is what a page costs when little has
+ * changed, and is there once for each instruction set. It finds the lines of 64 bytes that differ,
+ * and then reads those once more, to take them over into the copy and to leave a bit for each byte
+ * that differs: what the guest writes to a line between the two looks is taken or left as a whole,
+ * and is sent again in any case. The second pass walks the bits and is the same for all; the bytes
+ * come from the copy, which nobody else writes.
  *
  * Decoding trusts nothing: every length is compared with what is left of the page and of the data
  * before it is used.
@@ -24,14 +26,26 @@
 
 /* The bytes of a page that differ, a bit each. */
 struct changes {
-    uint64_t bytes[WORDS];
-    uint64_t words; /* which of them are not 0 */
+    uint64_t words;        /* which of `bytes` are not 0; the others are not set */
+    uint64_t bytes[WORDS]; /* by lines of 64 */
 };
 
-/* --- first pass --- */
+/* --- first pass: what differs --- */
 
 /* The value stays what was read now: the compiler must not read guest memory again for it. */
 #define READ_ONCE(v) __asm__("" : "+x"(v))
+
+static inline bool differs_sse2(const uint8_t *old, const uint8_t *page)
+{
+    const __m128i *o = (const __m128i *)(const void *)old, *p = (const __m128i *)(const void *)page;
+    __m128i equal = _mm_set1_epi8(-1);
+
+    for (unsigned i = 0; i < 4; i++) {
+        equal =
+            _mm_and_si128(equal, _mm_cmpeq_epi8(_mm_loadu_si128(p + i), _mm_loadu_si128(o + i)));
+    }
+    return _mm_movemask_epi8(equal) != 0xffff;
+}
 
 static inline uint64_t take_64_sse2(uint8_t *old, const uint8_t *page)
 {
@@ -42,14 +56,21 @@ static inline uint64_t take_64_sse2(uint8_t *old, const uint8_t *page)
         __m128i fresh = _mm_loadu_si128((const __m128i *)(const void *)(page + 16 * i));
 
         READ_ONCE(fresh);
-        unsigned equal = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(fresh, _mm_loadu_si128(o)));
-
-        if (equal != 0xffff) {
-            _mm_storeu_si128(o, fresh);
-        }
-        same |= (uint64_t)equal << 16 * i;
+        same |= (uint64_t)_mm_movemask_epi8(_mm_cmpeq_epi8(fresh, _mm_loadu_si128(o))) << 16 * i;
+        _mm_storeu_si128(o, fresh);
     }
     return ~same;
+}
+
+__attribute__((target("avx2"))) static inline bool differs_avx2(const uint8_t *old,
+                                                                const uint8_t *page)
+{
+    const __m256i *o = (const __m256i *)(const void *)old, *p = (const __m256i *)(const void *)page;
+    __m256i low = _mm256_xor_si256(_mm256_loadu_si256(p), _mm256_loadu_si256(o));
+    __m256i high = _mm256_xor_si256(_mm256_loadu_si256(p + 1), _mm256_loadu_si256(o + 1));
+    __m256i both = _mm256_or_si256(low, high);
+
+    return !_mm256_testz_si256(both, both);
 }
 
 __attribute__((target("avx2"))) static inline uint64_t take_64_avx2(uint8_t *old,
@@ -63,20 +84,25 @@ __attribute__((target("avx2"))) static inline uint64_t take_64_avx2(uint8_t *old
     READ_ONCE(high);
     __m256i low_equal = _mm256_cmpeq_epi8(low, _mm256_loadu_si256(o));
     __m256i high_equal = _mm256_cmpeq_epi8(high, _mm256_loadu_si256(o + 1));
-    uint64_t changed = ~((uint64_t)(uint32_t)_mm256_movemask_epi8(low_equal) |
-                         (uint64_t)(uint32_t)_mm256_movemask_epi8(high_equal) << 32);
 
-    if (changed) {
-        _mm256_storeu_si256(o, low);
-        _mm256_storeu_si256(o + 1, high);
-    }
-    return changed;
+    _mm256_storeu_si256(o, low);
+    _mm256_storeu_si256(o + 1, high);
+    return ~((uint64_t)(uint32_t)_mm256_movemask_epi8(low_equal) |
+             (uint64_t)(uint32_t)_mm256_movemask_epi8(high_equal) << 32);
 }
 
-#define TAKE_PAGE(take_64)                                                                         \
+/* Without a branch in the first loop: which lines have changed cannot be foretold. */
+#define TAKE_PAGE(differs, take_64)                                                                \
     do {                                                                                           \
-        c->words = 0;                                                                              \
+        uint64_t candidates = 0;                                                                   \
+                                                                                                   \
         for (unsigned i = 0; i < WORDS; i++) {                                                     \
+            candidates |= (uint64_t)differs(old + 64 * i, page + 64 * i) << i;                     \
+        }                                                                                          \
+        c->words = 0;                                                                              \
+        for (; candidates; candidates &= candidates - 1) {                                         \
+            unsigned i = (unsigned)__builtin_ctzll(candidates);                                    \
+                                                                                                   \
             c->bytes[i] = take_64(old + 64 * i, page + 64 * i);                                    \
             c->words |= (uint64_t)(c->bytes[i] != 0) << i;                                         \
         }                                                                                          \
@@ -84,13 +110,13 @@ __attribute__((target("avx2"))) static inline uint64_t take_64_avx2(uint8_t *old
 
 static void take_page_sse2(struct changes *c, uint8_t *old, const uint8_t *page)
 {
-    TAKE_PAGE(take_64_sse2);
+    TAKE_PAGE(differs_sse2, take_64_sse2);
 }
 
 __attribute__((target("avx2"))) static void take_page_avx2(struct changes *c, uint8_t *old,
                                                            const uint8_t *page)
 {
-    TAKE_PAGE(take_64_avx2);
+    TAKE_PAGE(differs_avx2, take_64_avx2);
 }
 
 /* --- second pass --- */
@@ -104,11 +130,11 @@ static inline unsigned next_changed(const struct changes *c, unsigned at)
     if (at >= TARGET_PAGE_SIZE) {
         return TARGET_PAGE_SIZE;
     }
-    left = c->bytes[word] >> at % 64;
-    if (left) {
-        return at + (unsigned)__builtin_ctzll(left);
+    left = c->words >> word;
+    if (left & 1 && c->bytes[word] >> at % 64) {
+        return at + (unsigned)__builtin_ctzll(c->bytes[word] >> at % 64);
     }
-    left = c->words >> word & ~UINT64_C(1); /* words behind this one */
+    left &= ~UINT64_C(1); /* words behind this one */
     if (!left) {
         return TARGET_PAGE_SIZE;
     }
@@ -126,7 +152,7 @@ static inline unsigned end_of_changed(const struct changes *c, unsigned at)
         if (++word == WORDS) {
             return TARGET_PAGE_SIZE;
         }
-        same = ~c->bytes[word];
+        same = c->words >> word & 1 ? ~c->bytes[word] : UINT64_MAX;
     }
     return 64 * word + (unsigned)__builtin_ctzll(same);
 }

@@ -26,8 +26,8 @@
 
 /*
  * Encodes `page` against `old` into `out` (XBZRLE_BUFFER bytes) and makes `old` equal to it. The
- * guest may write to `page` meanwhile: each of its bytes is read once, so that what is encoded and
- * what is then in `old` are the same whatever it does.
+ * guest may write to `page` meanwhile: what is encoded always leads from what was in `old` to what
+ * is then in it, and that is the page as it was at some moment of the call, line by line.
  *
  * Returns the length, at most XBZRLE_MAX; 0 when nothing has changed; XBZRLE_OVERFLOW when the
  * encoding would be longer: then `old` is what to send.

@@ -17,6 +17,10 @@ class Case:
     return_path: bool = True
     bandwidth: int = UNLIMITED
     downtime_ms: int = 300
+    xbzrle: int = 0  # MiB of its cache; 0: off
+    # Rounds without end: bytes per second from the second round on, and for how many seconds; then
+    # without limit. The migration ends after that and not before.
+    hold: tuple = ()
     sparse: bool = False  # memory files with nothing in them, instead of warm ones
     cross: bool = False  # also between Ferry and QEMU
     quick: bool = False  # part of --quick
@@ -44,4 +48,10 @@ CASES = [
     Case("busy-limited", "random data, 5000 pages written a second",
          guest="rate=5000 pattern=random data=random vrate=1000", bandwidth=256 * MIB),
     Case("small", "random data, idle guest: fixed costs", memory=16, quick=True),
+    # Each round must be more than QEMU sends at once (a tenth of a second of the limit), else QEMU
+    # finds nothing dirty behind it and ends.
+    Case("xbzrle", "48 MiB written all over and over, 8 words of a page each time, xbzrle; "
+         "rounds at 6 MiB/s for six seconds, then the end",
+         guest="mem=48M rate=max data=sparse precheck=0 vrate=1000", memory=128,
+         bandwidth=192 * MIB, xbzrle=64, hold=(6 * MIB, 6.0)),
 ]

@@ -9,6 +9,8 @@ end, both say by events where they are.
   cpu      CPU time of both processes in that time and a little after it, threads that have ended
            included, vCPU threads not
   prepare  CPU time of the destination before it, from its start
+  ns/page  CPU time of the source for each page that went as what has changed in it (xbzrle), while
+           nothing else is sent
 """
 
 import json
@@ -16,6 +18,7 @@ import os
 import subprocess
 import time
 
+from cases import UNLIMITED
 from host import OtherLoad
 
 MIB = 1 << 20
@@ -26,6 +29,8 @@ TRAIL_S = 0.15
 QUIET_S = 0.1
 QUIET_LIMIT_S = 20.0
 MIGRATE_S = 60.0
+# Of the second round, see hold().
+HOLD_AFTER_S = 0.15
 
 
 class Failed(Exception):
@@ -107,9 +112,42 @@ def start(machine, binary, case, ram_path, incoming):
     vm.vcpu_threads = [cpu["thread-id"] for cpu in vm.cmd("query-cpus-fast")]
     vm.cmd("migrate-set-capabilities", capabilities=[
         {"capability": "events", "state": True},
-        {"capability": "return-path", "state": case.return_path}])
-    vm.cmd("migrate-set-parameters", max_bandwidth=case.bandwidth, downtime_limit=case.downtime_ms)
+        {"capability": "return-path", "state": case.return_path},
+        {"capability": "xbzrle", "state": bool(case.xbzrle)}])
+    vm.cmd("migrate-set-parameters", max_bandwidth=case.bandwidth,
+           downtime_limit=1 if case.hold else case.downtime_ms)
+    if case.xbzrle:
+        vm.cmd("migrate-set-parameters", xbzrle_cache_size=case.xbzrle * MIB)
     return vm
+
+
+def hold(src, case):
+    """
+    Rounds for a given time; CPU time of the source for each page that went as what has changed in
+    it, once nothing else is sent, None without xbzrle. (The second round, of the same pages once
+    more as a whole, still goes fast for the most part.)
+    """
+    def snap():
+        info = src.cmd("query-migrate")
+        if info["status"] != "active":
+            raise Failed("The rounds came to an end by themselves")
+        return work_cpu_s(src), info.get("xbzrle-cache", {}).get("pages", 0)
+
+    def wait_round(number):
+        while src.qmp.wait_event("MIGRATION_PASS", timeout=MIGRATE_S)["data"]["pass"] < number:
+            pass
+
+    bandwidth, seconds = case.hold
+    wait_round(2)
+    time.sleep(HOLD_AFTER_S)
+    src.cmd("migrate-set-parameters", max_bandwidth=bandwidth)
+    wait_round(4)
+    before = snap()
+    time.sleep(seconds)
+    after = snap()
+    src.cmd("migrate-set-parameters", max_bandwidth=UNLIMITED, downtime_limit=case.downtime_ms)
+    pages = after[1] - before[1]
+    return (after[0] - before[0]) * 1e9 / pages if pages else None
 
 
 def listen(vm, case):
@@ -159,6 +197,7 @@ def measure(machine, programs, case, memory):
     all_before = process_cpu_s(src.process.pid) + process_cpu_s(dst.process.pid)
     begun = time.monotonic()
     src.cmd("migrate", uri=uri)
+    changed_ns = hold(src, case) if case.hold else None
     wait_completed(src)
     dst.qmp.wait_event("RESUME")
     whole = time.monotonic() - begun
@@ -186,6 +225,8 @@ def measure(machine, programs, case, memory):
         "used_mib": memory.used_mib(memory.dst),
         "others": others,
     }
+    if changed_ns:
+        figures["changed_ns"] = changed_ns
     return figures
 
 

@@ -15,8 +15,9 @@ COLUMNS = [
     ("sent_mib", "sent MiB", 1),
     ("used_mib", "dest MiB", 0),
     ("rounds", "rounds", 0),
+    ("changed_ns", "ns/page", 0),
 ]
-RATIOS = ("whole_ms", "pause_ms", "cpu_ms")
+RATIOS = ("whole_ms", "pause_ms", "cpu_ms", "changed_ns")
 NAME = 18
 WIDTH = 9
 
