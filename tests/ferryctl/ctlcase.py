@@ -110,9 +110,12 @@ class Terminal:
 
     def __init__(self, case, command, columns=100, rows=30, env=None):
         self.case = case
-        self.socket = case.path("tmux")
-        self.status_path = case.path("exit-status")
-        script = case.path("in-terminal")
+        # each has a server of its own: one that is just ending takes no session
+        folder = case.folder()
+        self.socket = f"{folder}/tmux"
+        self.status_path = f"{folder}/exit-status"
+        self.modes_path = f"{folder}/stty"
+        script = f"{folder}/in-terminal"
         with open(script, "w", encoding="utf-8") as f:
             f.write("#!/bin/sh\ntrap : INT\n")  # Ctrl-C is for ferryctl
             for name in ("XDG_RUNTIME_DIR", "LANG", "LC_ALL"):
@@ -120,7 +123,7 @@ class Terminal:
             for name, value in (env or {}).items():
                 f.write(f"export {name}='{value}'\n")
             f.write(f"echo before\n{command}\necho $? >{self.status_path}.new\n"
-                    f"mv {self.status_path}.new {self.status_path}\nstty -a >{case.path('stty')}\n"
+                    f"mv {self.status_path}.new {self.status_path}\nstty -a >{self.modes_path}\n"
                     "echo after\nexec sleep 1000\n")
         os.chmod(script, 0o755)
         self.tmux("-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), script)

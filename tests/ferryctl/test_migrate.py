@@ -132,7 +132,7 @@ class Ends(CtlCase):
             "0:00:00 active: 10.0 MiB sent, 6.00 MiB of 16.0 MiB remain, 100 MiB/s, 20.0 MiB/s dirtied",
             "0:00:00 round 2: 10.0 MiB sent at 100 MiB/s, 1.95 MiB dirtied, 1.95 MiB remain, throttle "
             "20 %, would pause 20 ms",
-            "0:00:00 decided: throttle 20: No progress",
+            "0:00:00 decided: throttle 20 %: No progress",
             "0:00:00 round 3: 10.0 MiB sent at 100 MiB/s, 40.0 KiB dirtied, 40.0 KiB remain, throttle "
             "20 %, would pause 400 us",
             "0:00:00 decided: switchover: It pays no more",

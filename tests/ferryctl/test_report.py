@@ -39,14 +39,14 @@ class Report(CtlCase):
                      "remaining, KiB", "rate, KiB/s", "throttle, %",
                      "milliseconds since the migration began", "memory still to be sent",
                      "the link carried", "the guest dirtied", "the guest is paused", "Decisions",
-                     "1  after 200 ms, round 2: throttle 20: No progress",
+                     "1  after 200 ms, round 2: throttle 20 %: No progress",
                      "2  after 300 ms, round 3: switchover: It pays no more"):
             with self.subTest(text):
                 self.assertIn(text.replace("KiB", "MiB"), [t.replace("KiB", "MiB") for t in texts])
         self.assertEqual(len(list(svg.iter(SVG + "circle"))), 3)  # a point for each round
-        # two lines of rates, one of the throttle: each has a step for each round
+        # two lines of rates, one of the throttle: a step for each round, and one for a decision
         paths = [p.get("d") for p in svg.iter(SVG + "path")]
-        self.assertEqual([d.count("H") for d in paths], [3, 3, 3])
+        self.assertEqual([d.count("H") for d in paths], [3, 3, 4])
         # the pause: from 333 to 345 ms of 345, in each of three panels
         bands = [r for r in svg.iter(SVG + "rect") if r.get("fill-opacity")]
         self.assertEqual(len(bands), 3)
@@ -66,6 +66,28 @@ class Report(CtlCase):
         heights = [base - p[1] for p in points]
         self.assertAlmostEqual(heights[1] / heights[0], 0.5, delta=0.01)
         self.assertAlmostEqual(heights[2] / heights[0], 0.25, delta=0.01)
+
+    def test_throttle_and_suspension(self):
+        """The throttle rises where it was decided; the guest's pauses are bands."""
+        decisions = [{"round": 1, "time": t, "action": a, "value": v, "reason": "r"} for t, a, v in (
+            (50, "throttle", 40), (120, "downtime-limit", 200), (200, "suspend", 100),
+            (300, "resume", 0))]
+        svg = self.draw({"status": "failed", "total-time": 400, "ram": ram(), "decisions": decisions,
+                         "rounds": [a_round(1, 0, 9, throttle=40), a_round(2, 100, 9, throttle=40),
+                                    a_round(3, 200, 9, throttle=20), a_round(4, 300, 9)]})
+        throttle = [p.get("d") for p in svg.iter(SVG + "path")][2]
+
+        def x(ms):
+            return f"{84 + 852 * ms / 400:.2f}"
+
+        def y(percent):
+            return f"{592 + 100 - percent:.2f}"
+        self.assertEqual(throttle.split(), [
+            "M" + x(0), y(0), "H" + x(50), "V" + y(40), "H" + x(100), "L" + x(100), y(40), "H" + x(200),
+            "L" + x(200), y(20), "H" + x(300), "L" + x(300), y(0), "H" + x(400)])
+        bands = [(r.get("x"), r.get("width")) for r in svg.iter(SVG + "rect") if r.get("fill-opacity")]
+        self.assertEqual(bands, [(x(200), "213.00")] * 3)
+        self.assertIn("2  after 120 ms, round 1: downtime-limit 200 ms: r", self.texts(svg))
 
     def test_strings(self):
         """Whatever the machine says, it is text and not markup."""

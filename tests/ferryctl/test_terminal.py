@@ -43,7 +43,7 @@ class Display(TerminalCase):
         # the latest rounds, as many as there is room for, and the latest decisions
         self.assertRegex(text, r"(?m)^   60   10\.0 MiB    100 MiB/s   3\.67 MiB   3\.67 MiB      20 %")
         self.assertNotRegex(text, r"(?m)^    1 ")
-        self.assertRegex(text, r"(?m)^0:00:09 round 9: throttle 20: No progress$")
+        self.assertRegex(text, r"(?m)^0:00:09 round 9: throttle 20 %: No progress$")
         self.assertEqual(len(screen), 30)
         self.assertEqual("Ctrl-C: cancel or detach", screen[-1])
 
@@ -57,7 +57,7 @@ class Display(TerminalCase):
             "before", "Completed in 345 ms: the guest paused for 12 ms, 10.0 MiB sent in 3 rounds.",
             "The guest runs at tcp:host:4444; what is here is a stopped copy, which ferryctl quit ends.",
             "after"])
-        with open(self.path("stty"), encoding="utf-8") as f:
+        with open(terminal.modes_path, encoding="utf-8") as f:
             modes = f.read().split()
         for mode in ("icanon", "echo", "isig"):
             self.assertIn(mode, modes)

@@ -187,6 +187,11 @@ static double end_s(const struct move_round *r)
     return begin_s(r) + (double)MAX(r->duration_us, 0) / 1e6;
 }
 
+static double decision_s(const struct move_decision *d)
+{
+    return (double)MAX(d->time_ms, 0) / 1e3;
+}
+
 static double dirty_rate(const struct chart *c, const struct move_round *r)
 {
     return r->duration_us > 0 && r->dirtied_pages > 0
@@ -199,12 +204,6 @@ static double link_rate(const struct chart *c, const struct move_round *r)
 {
     (void)c;
     return (double)MAX(r->bandwidth, 0);
-}
-
-static double throttle(const struct chart *c, const struct move_round *r)
-{
-    (void)c;
-    return (double)CLAMP(r->throttle, 0, 100);
 }
 
 static double remaining(const struct chart *c, const struct move_round *r)
@@ -238,6 +237,46 @@ static void steps(struct chart *c, const struct panel *p, value_fn value, const 
     g_string_append_printf(c->out, "\" %s/>\n", attributes);
 }
 
+/*
+ * The throttle is known for whole rounds and, where it was decided within one, from then on. The
+ * number of a round that saw such a decision is what was in force at its end.
+ */
+static void throttle_line(struct chart *c, const struct panel *p)
+{
+    double level = 0;
+    guint next = 0;
+
+    g_string_append(c->out,
+                    "<path fill=\"none\" stroke=\"" COLOR_SLOW "\" stroke-width=\"2\" d=\"");
+    for (guint i = 0; i < c->m->rounds->len; i++) {
+        const struct move_round *r = round_at(c, i);
+        bool decided = false;
+
+        for (guint k = next; k < c->m->decisions->len; k++) {
+            const struct move_decision *d = c->m->decisions->pdata[k];
+
+            decided |= !strcmp(d->action, "throttle") && d->value >= 0 && decision_s(d) < end_s(r);
+        }
+        level = decided ? level : (double)CLAMP(r->throttle, 0, 100);
+        g_string_append_printf(c->out, "%s%s %s ", i ? "L" : "M", NUM(x_of(c, begin_s(r))),
+                               NUM(y_of(p, level)));
+        for (; next < c->m->decisions->len; next++) {
+            const struct move_decision *d = c->m->decisions->pdata[next];
+
+            if (decision_s(d) >= end_s(r)) {
+                break;
+            }
+            if (!strcmp(d->action, "throttle") && d->value >= 0) {
+                level = (double)MIN(d->value, 100);
+                g_string_append_printf(c->out, "H%s V%s ", NUM(x_of(c, decision_s(d))),
+                                       NUM(y_of(p, level)));
+            }
+        }
+        g_string_append_printf(c->out, "H%s ", NUM(x_of(c, end_s(r))));
+    }
+    g_string_append(c->out, "\"/>\n");
+}
+
 /* What remains is known at the ends of rounds; within one it falls and grows at once. */
 static void remainder_line(struct chart *c, const struct panel *p)
 {
@@ -268,20 +307,38 @@ static void remainder_line(struct chart *c, const struct panel *p)
     g_string_free(points, TRUE);
 }
 
-static void pause_band(struct chart *c, const struct panel *p)
+static void band(struct chart *c, const struct panel *p, double begin, double end)
 {
-    double end = (double)c->m->total_ms / 1e3;
-    double begin = end - (double)move_pause_us(c->m) / 1e6;
     double x = x_of(c, MAX(begin, 0));
 
-    if (move_pause_us(c->m) < 0 || c->m->total_ms < 0) {
-        return;
-    }
     g_string_append_printf(c->out,
                            "<rect x=\"%s\" y=\"%s\" width=\"%s\" height=\"%s\" fill=\"%s\" "
                            "fill-opacity=\"0.35\"/>\n",
                            NUM(x), NUM(p->top), NUM(MAX(x_of(c, end) - x, 2)), NUM(p->height),
                            COLOR_PAUSE);
+}
+
+/* The guest's pause at the switchover, and those that a policy made on the way. */
+static void pause_bands(struct chart *c, const struct panel *p)
+{
+    double total = c->m->total_ms < 0 ? c->seconds : (double)c->m->total_ms / 1e3;
+    double pause = MAX((double)move_pause_us(c->m), 0) / 1e6;
+    double suspended = -1;
+
+    for (guint i = 0; i < c->m->decisions->len; i++) {
+        const struct move_decision *d = c->m->decisions->pdata[i];
+
+        if (!strcmp(d->action, "suspend")) {
+            suspended = decision_s(d);
+        } else if (suspended >= 0 &&
+                   (!strcmp(d->action, "resume") || !strcmp(d->action, "abort"))) {
+            band(c, p, suspended, decision_s(d));
+            suspended = -1;
+        }
+    }
+    if (suspended >= 0 || (move_pause_us(c->m) >= 0 && c->m->total_ms >= 0)) {
+        band(c, p, suspended >= 0 ? MIN(suspended, total - pause) : total - pause, total);
+    }
 }
 
 static void decision_marks(struct chart *c, const struct panel *p, bool numbers)
@@ -290,7 +347,7 @@ static void decision_marks(struct chart *c, const struct panel *p, bool numbers)
 
     for (guint i = 0; i < c->m->decisions->len && i < LIST_MAX; i++) {
         const struct move_decision *d = c->m->decisions->pdata[i];
-        double x = x_of(c, (double)MAX(d->time_ms, 0) / 1e3);
+        double x = x_of(c, decision_s(d));
         g_autofree char *number = g_strdup_printf("%u", i + 1);
 
         line(c, x, p->top, x, p->top + p->height,
@@ -333,12 +390,10 @@ static double decision_list(struct chart *c, double y)
     y += LIST_LINE;
     for (guint i = 0; i < list->len && i < LIST_MAX; i++) {
         const struct move_decision *d = list->pdata[i];
-        g_autofree char *value =
-            d->value < 0 ? g_strdup("") : g_strdup_printf(" %" G_GINT64_FORMAT, d->value);
+        g_autofree char *what = move_decision_text(d);
         g_autofree char *when = text_duration_us(MAX(d->time_ms, 0) * 1000);
-        g_autofree char *all = g_strdup_printf("%u  after %s, round %" G_GINT64_FORMAT ": %s%s%s%s",
-                                               i + 1, when, MAX(d->round, 0), d->action, value,
-                                               d->reason ? ": " : "", d->reason ? d->reason : "");
+        g_autofree char *all = g_strdup_printf("%u  after %s, round %" G_GINT64_FORMAT ": %s",
+                                               i + 1, when, MAX(d->round, 0), what);
 
         y = wrapped(c, y, all);
     }
@@ -384,7 +439,7 @@ static void remain_panel(struct chart *c, struct panel *p)
     label = g_strdup_printf("remaining, %s", byte_unit(p->max, &unit));
     value_axis(c, p, unit, label);
     time_axis(c, p, false);
-    pause_band(c, p);
+    pause_bands(c, p);
     decision_marks(c, p, true);
     remainder_line(c, p);
     legend(c, p, keys, G_N_ELEMENTS(keys));
@@ -401,7 +456,7 @@ static void rate_panel(struct chart *c, struct panel *p)
     label = g_strdup_printf("rate, %s/s", byte_unit(p->max, &unit));
     value_axis(c, p, unit, label);
     time_axis(c, p, false);
-    pause_band(c, p);
+    pause_bands(c, p);
     decision_marks(c, p, false);
     steps(c, p, link_rate, "stroke=\"" COLOR_LINK "\" stroke-width=\"2\"");
     steps(c, p, dirty_rate, "stroke=\"" COLOR_DIRTY "\" stroke-width=\"2\"");
@@ -415,9 +470,9 @@ static void throttle_panel(struct chart *c, struct panel *p)
     p->max = 100;
     value_axis(c, p, 1, "throttle, %");
     time_axis(c, p, true);
-    pause_band(c, p);
+    pause_bands(c, p);
     decision_marks(c, p, false);
-    steps(c, p, throttle, "stroke=\"" COLOR_SLOW "\" stroke-width=\"2\"");
+    throttle_line(c, p);
     legend(c, p, keys, G_N_ELEMENTS(keys));
 }
 
@@ -431,7 +486,7 @@ static double span(const move *m)
     for (guint i = 0; i < m->decisions->len; i++) {
         const struct move_decision *d = m->decisions->pdata[i];
 
-        end = MAX(end, (double)d->time_ms / 1e3);
+        end = MAX(end, decision_s(d));
     }
     return MAX(end, 1e-3);
 }

@@ -290,6 +290,27 @@ char *move_whereabouts(const move *m)
                         : g_strdup("Where the guest runs is not known");
 }
 
+char *move_decision_text(const struct move_decision *d)
+{
+    static const struct {
+        const char *action, *unit;
+    } units[] = { { "downtime-limit", " ms" }, { "throttle", " %" }, { "suspend", " ms" } };
+    GString *s = g_string_new(d->action);
+
+    if (d->value >= 0) {
+        g_string_append_printf(s, " %" G_GINT64_FORMAT, d->value);
+        for (unsigned i = 0; i < G_N_ELEMENTS(units); i++) {
+            if (!strcmp(d->action, units[i].action)) {
+                g_string_append(s, units[i].unit);
+            }
+        }
+    }
+    if (d->reason) {
+        g_string_append_printf(s, ": %s", d->reason);
+    }
+    return g_string_free(s, FALSE);
+}
+
 /* ---- --json ---- */
 
 static void put_number(json_t *o, const char *name, int64_t value)

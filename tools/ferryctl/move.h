@@ -75,6 +75,9 @@ int64_t move_pause_us(const move *m);
 /* Where the guest is, as a sentence without a full stop; from run state and status. */
 char *move_whereabouts(const move *m);
 
+/* "throttle 60 %: The guest writes faster...": what was decided, with its unit, and why. */
+char *move_decision_text(const struct move_decision *d);
+
 /* Members as --json has them; see ferryctl(1). */
 json_t *move_to_json(const move *m, const char *type);
 json_t *move_round_to_json(const struct move_round *r);

@@ -205,11 +205,9 @@ static void compose_decisions(struct view *v, const move *m)
     for (guint i = first; i < m->decisions->len; i++) {
         const struct move_decision *d = m->decisions->pdata[i];
         g_autofree char *clock = text_clock_ms(d->time_ms);
-        g_autofree char *value =
-            d->value < 0 ? g_strdup("") : g_strdup_printf(" %" G_GINT64_FORMAT, d->value);
+        g_autofree char *what = move_decision_text(d);
 
-        add(v, PLAIN, "%s round %" G_GINT64_FORMAT ": %s%s%s%s", clock, MAX(d->round, 0), d->action,
-            value, d->reason ? ": " : "", d->reason ? d->reason : "");
+        add(v, PLAIN, "%s round %" G_GINT64_FORMAT ": %s", clock, MAX(d->round, 0), what);
     }
 }
 

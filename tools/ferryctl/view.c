@@ -78,16 +78,10 @@ static void lines_round(struct view *v, const move *m, const struct move_round *
 
 static void lines_decision(struct view *v, const struct move_decision *d)
 {
-    g_autoptr(GString) line = g_string_new(NULL);
+    g_autofree char *what = move_decision_text(d);
+    g_autofree char *line = g_strdup_printf("decided: %s", what);
 
-    g_string_printf(line, "decided: %s", d->action);
-    if (d->value >= 0) {
-        g_string_append_printf(line, " %" G_GINT64_FORMAT, d->value);
-    }
-    if (d->reason) {
-        g_string_append_printf(line, ": %s", d->reason);
-    }
-    lines_print(d->time_ms, line->str);
+    lines_print(d->time_ms, line);
     v->printed_us = g_get_monotonic_time();
 }
 
