@@ -69,8 +69,14 @@ bool qmp_quit(struct vm *vm, GError **err G_GNUC_UNUSED)
     return true;
 }
 
-bool qmp_system_reset(struct vm *vm, GError **err G_GNUC_UNUSED)
+bool qmp_system_reset(struct vm *vm, GError **err)
 {
+    /* it would undo what of the guest has been loaded already */
+    if (migration_incoming_pending(vm)) {
+        error_set(err, FERRY_ERROR_USER,
+                  "The guest has not arrived yet: reset it at the source, or here once it runs");
+        return false;
+    }
     vm_request_reset(vm, SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
     return true;
 }

@@ -98,6 +98,22 @@ class Moments(MigrationCase):
         self.assertNotIn("RESET", [e["event"] for e in src.qmp.events])
         dst.guest.check()
 
+    def test_reset_of_one_that_has_not_arrived(self):
+        """Wherever it is on its way: a reset would throw away what has been loaded of it."""
+        for point in ("incoming-setup", "incoming-active", "incoming-loaded", "incoming-ready",
+                      "incoming-go"):
+            with self.subTest(point=point):
+                src, dst = self.pair()
+                migrate.hold(dst, point)
+                migrate.start(src, self.uri)
+                migrate.wait_held(dst, point)
+                with self.assertRaisesRegex(QmpError, "not arrived yet"):
+                    dst.cmd("system_reset")
+                migrate.release(dst)
+                migrate.finish(src, dst)
+                dst.guest.check()
+                self.assertNotIn("RESET", [e["event"] for e in dst.qmp.events])
+
     def test_limit_of_a_byte(self):
         """A new limit counts at once, not after the sleep of the old one."""
         src, dst = self.pair()
