@@ -9,6 +9,9 @@
  *
  * Descriptors that come with SCM_RIGHTS are kept in order, close-on-exec, at most FD_LIMIT; what
  * nobody took is closed with the connection.
+ *
+ * Trust: whoever connects is let in (who may is up to the socket's path and address). It is read
+ * only as far as the front end has room, and what it does not read is bounded by the front end.
  */
 #include "chardev-private.h"
 

@@ -13,6 +13,9 @@
  *
  * Failures leave the channel as it is; a stream that broke in the middle is useless anyway, so
  * callers drop the channel.
+ *
+ * Trust: none in the peer: bytes are moved and never looked at, and how many it sends or leaves
+ * unread decides nothing but how long a call takes, up to its deadline.
  */
 #include "io/channel.h"
 #include "channel-private.h"

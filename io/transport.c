@@ -3,6 +3,9 @@
  * Addresses of a migration and the table of transports; see include/io/transport.h. Each transport
  * is a struct transport_ops in a transport-*.c file; adding one means a row here and in enum
  * transport_type.
+ *
+ * Trust: an address comes from the operator, who may run commands and open files with it; that it
+ * is well formed is checked here.
  */
 #include "io/transport.h"
 #include "transport-private.h"

@@ -18,6 +18,9 @@
  *
  * Deadlines: a greeting as a whole has GREETING_TIMEOUT_MS, one that only checks CHECK_TIMEOUT_MS,
  * so dripping bytes do not help; with GREETINGS_MAX of them the oldest is ended.
+ *
+ * Trust: none. Who connects costs a thread and a few KiB until a deadline; how many there are is
+ * bounded.
  */
 #include <errno.h>
 #include <string.h>

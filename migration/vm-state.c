@@ -3,6 +3,9 @@
  * The two sections that belong to the machine as a whole: `timer`, the virtual clock that all
  * device timers refer to, always first; and `globalstate`, the run state that the guest had, always
  * last.
+ *
+ * Trust: none. The clock is bounded so that sums with it cannot overflow, and a run state must be
+ * one in which a guest can arrive.
  */
 #include <string.h>
 

@@ -10,6 +10,9 @@
  * A client that comes and goes must not fill the table of descriptors: when the last client leaves
  * a running guest, sets that came over QMP and were never opened are forgotten. Unlike QEMU,
  * remove-fd acts at once in every run state, because copies live on without their set.
+ *
+ * Trust: a client may hand over any descriptor and is believed about what it is for. How many come
+ * at a time is bounded by the socket chardev, names and numbers are checked here.
  */
 #include "monitor-internal.h"
 

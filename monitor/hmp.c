@@ -6,6 +6,9 @@
  * are QEMU's.
  *
  * A command that fails is not a failure of human-monitor-command: it prints "Error: " and the text.
+ *
+ * Trust: as a client of QMP. A line is split into words here, every word is judged by the QMP
+ * command behind it.
  */
 #include "monitor/monitor.h"
 

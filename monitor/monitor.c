@@ -16,7 +16,8 @@
  * output no further input is taken until all of it has gone. Events cannot be held back like that;
  * above OUTPUT_LIMIT they are dropped for that client, and a warning says so.
  *
- * Whatever a client sends, the worst that happens to it is an error with a text.
+ * Trust: a client may do whatever commands can do, but not more. Whatever it sends, the worst that
+ * happens to it is an error with a text.
  */
 #include "monitor-internal.h"
 

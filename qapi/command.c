@@ -2,6 +2,9 @@
 /*
  * From a command's JSON arguments to its handler and back; see include/qapi/command.h. The handler
  * sees checked arguments only, and what it returns is converted by the same tables.
+ *
+ * Trust: none in the arguments, before read.c has built them; a handler then only has to judge what
+ * they mean.
  */
 #include "qapi/command.h"
 

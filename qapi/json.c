@@ -7,6 +7,8 @@
  * integers as marked strings) and lets jansson judge the rest. Limits are enforced while copying,
  * so a hostile client cannot make us hold more than QAPI_JSON_MAX_BYTES of text or build a tree of
  * more than QAPI_JSON_MAX_TOKENS nodes.
+ *
+ * Trust: none. jansson sees no text that is longer or deeper than the limits, and no \u0000.
  */
 #include "qapi/json.h"
 

@@ -6,6 +6,9 @@
  * is bounded by the JSON parser (1,024 levels) and by the type, whichever is smaller, so recursion
  * is safe. Error texts are interface, because managers match them: they are QEMU's, with one
  * difference that docs/qmp.md names (elements of lists have a name).
+ *
+ * Trust: none. Types, ranges and enumerations are checked here; what numbers mean for each other is
+ * the handler's part.
  */
 #include "qapi/type.h"
 

@@ -6,6 +6,8 @@
  *
  * Words are checked here before use: numbers that are none, ports and ranges beyond their space and
  * lengths that do not fit are refused where QEMU's server aborts.
+ *
+ * Trust: who drives qtest is the machine's owner and may write anywhere in it, but not beyond it.
  */
 #include "qtest-internal.h"
 

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The destination's half of a check: description in, findings out; see compare.c. */
+/*
+ * The destination's half of a check: description in, findings out; see compare.c. Trust: none; the
+ * description is read by wire.c, whose bounds and schema hold for all that is looked at here, and
+ * names in it are only compared and shown.
+ */
 #include "migration/check/answer.h"
 
 #include "migration/check/compare.h"

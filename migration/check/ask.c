@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The source's half of a check: description out, findings in; see migration/greeting.c for the
- * other end. The answer is a peer's, see wire.c and findings.c. */
+/*
+ * The source's half of a check: description out, findings in; see migration/greeting.c for the
+ * other end. The answer is a peer's, see wire.c and findings.c. Trust: none.
+ */
 #include "migration/check/ask.h"
 
 #include "migration/check/side.h"

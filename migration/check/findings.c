@@ -4,6 +4,8 @@
  * and reasons quote what a peer sent (names of its memory, of its devices), and whole findings may
  * be a peer's. A list that is full says so in its last entry, which is an obstacle if anything left
  * out was one.
+ *
+ * Trust: none, see above; text of a peer is shown to people and never interpreted.
  */
 #include "migration/check/findings.h"
 

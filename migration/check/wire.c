@@ -3,6 +3,7 @@
  * JSON on the wire of a check. What comes is a peer's: its length is bounded before it is kept, its
  * tokens and its depth by the parser (qapi/json.c), its shape by the schema's visitor. Members of a
  * newer version are taken out before, so that two versions understand what they have in common.
+ * Trust: none.
  */
 #include "migration/check/wire.h"
 

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The reading end of a stream; see migration/stream/in.h. */
+/*
+ * The reading end of a stream; see migration/stream/in.h.
+ *
+ * Trust: none. Every read is bounded by its caller, who names the length; nothing is allocated by a
+ * number of the stream; a name is at most 255 printable bytes. What lies ahead is looked at within
+ * the buffer only.
+ */
 #include "migration/stream/in.h"
 
 #include <inttypes.h>

@@ -5,6 +5,9 @@
  *
  * Loading never touches a device before the last byte of the last section was read and checked; so
  * a stream that ends early, or that has one bad field, leaves the machine as it was.
+ *
+ * Trust: none in what a stream says. Names and instances must be of the registry, a version within
+ * its table, each section comes once, and sizes are the tables'.
  */
 #include "migration/vmstate/savevm.h"
 
