@@ -68,6 +68,11 @@ double predict_bandwidth(const struct prediction *p)
     return best;
 }
 
+static double page_bytes(const struct prediction *p)
+{
+    return p->page_bytes > 0 ? p->page_bytes : PAGE_BYTES;
+}
+
 struct predicted_pause predict_pause(const struct prediction *p, uint64_t remaining_pages,
                                      double bytes_per_s)
 {
@@ -84,14 +89,14 @@ struct predicted_pause predict_pause(const struct prediction *p, uint64_t remain
     /* what is dirtied between the look at it and the stop is sent too */
     double pages = (double)remaining_pages + p->dirty_pages_per_s * (p->sync_us + p->stop_us) / 1e6;
 
-    pause.memory_us = pages * PAGE_BYTES * 1e6 / MAX(bytes_per_s, 1.0);
+    pause.memory_us = pages * page_bytes(p) * 1e6 / MAX(bytes_per_s, 1.0);
     return pause;
 }
 
 int64_t predict_rest_ms(const struct prediction *p, uint64_t remaining_pages, double bytes_per_s,
                         uint64_t enough_pages)
 {
-    double pages_per_s = bytes_per_s / PAGE_BYTES;
+    double pages_per_s = bytes_per_s / page_bytes(p);
     double gain = pages_per_s - p->dirty_pages_per_s;
     double ms;
 

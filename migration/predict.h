@@ -24,6 +24,7 @@ struct prediction {
     double stop_us, sync_us, rtt_us;
     bool stop_known;
     double dirty_pages_per_s;
+    double page_bytes; /* what a page takes on the wire, by the last round; 0: it goes whole */
 };
 
 /*

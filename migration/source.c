@@ -367,6 +367,7 @@ static bool sync_round(struct outgoing *out, struct migration_round *round, GErr
     predict_stop(&out->prediction, stop_ns);
     predict_sync(&out->prediction, sync_ns);
     out->prediction.rtt_us = (double)out->stats.rtt_ns / 1e3;
+    out->prediction.page_bytes = rs.page_bytes;
     mutex_unlock(&out->m->lock);
     round->duration_ns = migration_now_ns() - out->stats.start_ns - round->began_ns;
     round->dirtied_pages = rs.dirtied_last;

@@ -51,6 +51,7 @@ struct ram_save {
     int pagemap_fd;
     struct xbzrle *xbzrle; /* NULL: off */
     uint64_t cache_asked;  /* bytes; what its cache was last told to be */
+    uint64_t round_bytes, round_pages;
 
     /* cursor of the round */
     unsigned at_block;
@@ -334,6 +335,7 @@ static bool send_block(struct ram_save *rs, struct stream_out *o, struct save_bl
 bool ram_save_section(struct ram_save *rs, struct stream_out *o, uint64_t max_bytes, bool end)
 {
     uint64_t stop_at = max_bytes > UINT64_MAX - o->bytes ? UINT64_MAX : o->bytes + max_bytes;
+    uint64_t begun = o->bytes;
     struct progress p = { 0 };
 
     out_u8(o, end ? STREAM_SECTION_END : STREAM_SECTION_PART);
@@ -351,6 +353,10 @@ bool ram_save_section(struct ram_save *rs, struct stream_out *o, uint64_t max_by
     out_be64(o, RAM_FLAG_EOS);
     out_u8(o, STREAM_FOOTER);
     out_be32(o, SECTION_ID_RAM);
+    if (!rs->first_round) {
+        rs->round_bytes += o->bytes - begun;
+        rs->round_pages += p.normal + p.zero + p.compared;
+    }
     account(rs, &p);
     return rs->at_block == rs->count;
 }
@@ -381,7 +387,11 @@ bool ram_save_sync(struct ram_save *rs, GError **err)
     mutex_lock(&rs->stats_lock);
     if (rs->xbzrle) {
         xbzrle_get_stats(rs->xbzrle, &rs->stats.xbzrle);
+        if (rs->round_pages) {
+            rs->stats.page_bytes = (double)rs->round_bytes / (double)rs->round_pages;
+        }
     }
+    rs->round_bytes = rs->round_pages = 0;
     rs->stats.remaining_pages = left;
     rs->stats.dirtied_last = fresh;
     rs->stats.sync_count++;

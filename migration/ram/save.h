@@ -26,6 +26,7 @@ struct ram_save_stats {
     uint64_t dirtied_last;      /* pages the last sync found newly dirty */
     uint64_t untouched_pages;   /* not even sent as zero */
     struct xbzrle_stats xbzrle; /* zero when it is off */
+    double page_bytes;          /* with xbzrle: of a page of the last round on the wire */
 };
 
 struct ram_save;

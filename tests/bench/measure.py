@@ -137,15 +137,19 @@ def hold(src, case):
         while src.qmp.wait_event("MIGRATION_PASS", timeout=MIGRATE_S)["data"]["pass"] < number:
             pass
 
+    # Ferry goes on as long as a pause would be endless; QEMU would stop at once
+    endless = "avail-switchover-bandwidth"
+    knows = "ferry" in src.cmd("query-version")["package"]
     bandwidth, seconds = case.hold
     wait_round(2)
     time.sleep(HOLD_AFTER_S)
-    src.cmd("migrate-set-parameters", max_bandwidth=bandwidth)
+    src.cmd("migrate-set-parameters", max_bandwidth=bandwidth, **({endless: 1} if knows else {}))
     wait_round(4)
     before = snap()
     time.sleep(seconds)
     after = snap()
-    src.cmd("migrate-set-parameters", max_bandwidth=UNLIMITED, downtime_limit=case.downtime_ms)
+    src.cmd("migrate-set-parameters", max_bandwidth=UNLIMITED, downtime_limit=case.downtime_ms,
+            **({endless: 0} if knows else {}))
     pages = after[1] - before[1]
     return (after[0] - before[0]) * 1e9 / pages if pages else None
 

@@ -33,8 +33,13 @@ class Xbzrle(MigrationCase):
         return pair
 
     def begin(self, uri=None, bandwidth=8 * MIB):
-        """Rounds that do not end by themselves."""
-        migrate.start(self.src, uri or self.uri, max_bandwidth=bandwidth, downtime_limit=0)
+        """Rounds that do not end by themselves: a pause would seem endless."""
+        migrate.start(self.src, uri or self.uri, max_bandwidth=bandwidth, downtime_limit=0,
+                      avail_switchover_bandwidth=1)
+
+    def let_end(self):
+        migrate.set_parameters(self.src, downtime_limit=2000, max_bandwidth=1 << 30,
+                               avail_switchover_bandwidth=0)
 
     def cache(self):
         return migrate.info(self.src).get("xbzrle-cache", {})
@@ -51,7 +56,7 @@ class Xbzrle(MigrationCase):
 
     def complete(self):
         """Lets the rounds end, and looks at the guest on the other side."""
-        migrate.set_parameters(self.src, downtime_limit=2000, max_bandwidth=1 << 30)
+        self.let_end()
         done = migrate.finish(self.src, self.dst)
         self.dst.guest.check()
         self.assertFalse(self.src.guest.is_alive(0.1), "The guest runs on the source too")
@@ -77,6 +82,23 @@ class Xbzrle(MigrationCase):
                 done = self.complete()
                 self.assertGreater(done["xbzrle-cache"]["pages"], now["pages"])
                 self.assertLess(done["ram"]["normal"], 3 * PAGES)
+
+    def test_expected_pause(self):
+        """What is left is judged by what it takes on the wire, a thirtieth of the pages."""
+        self.sparse_pair()
+        self.begin()
+        self.wait_cache("pages", lambda c: c["pages"] > 3000)
+        migrate.set_parameters(self.src, avail_switchover_bandwidth=MIB)
+        had = len(migrate.info(self.src)["rounds"])
+
+        def look():
+            rounds = migrate.info(self.src)["rounds"][had + 1:]
+            return [r for r in rounds if r["remaining-pages"] > PAGES / 4]
+        last = wait_for("a round that leaves something", look)[0]
+        whole_us = last["remaining-pages"] * 4104 * 1e6 / MIB
+        self.assertLess(last["expected-downtime"], whole_us / 10)
+        self.assertGreater(last["expected-downtime"], whole_us / 60)
+        self.complete()
 
     def test_off(self):
         self.pair(guest=SPARSE)
@@ -166,7 +188,7 @@ class Xbzrle(MigrationCase):
         migrate.set_parameters(self.src, xbzrle_cache_size=2 * MIB)
         self.begin(f"exec:cat > {path}")
         self.wait_cache("pages", lambda c: c["pages"] > 2000 and c["cache-miss"] > 2 * PAGES)
-        migrate.set_parameters(self.src, downtime_limit=2000, max_bandwidth=1 << 30)
+        self.let_end()
         done = migrate.wait_status(self.src, "completed")
         stream = load(path)
         records = [p for p in stream.ram.pages if p.kind == "xbzrle"]

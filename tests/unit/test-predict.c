@@ -53,6 +53,10 @@ static void test_pause(void)
     g_assert_cmpfloat(predict_pause(&p, 0, 0).memory_us, ==, 0);
     near(predict_pause(&p, 25600, 0).memory_us, 100e3, 0.01);
     near(predict_pause(&p, 25600, 10.0 * MIB).memory_us, 10e6, 0.01);
+    p.page_bytes = 138; /* xbzrle */
+    near(predict_pause(&p, 25600, 0).memory_us, 3369, 0.01);
+    near((double)predict_rest_ms(&p, 2560000, 1.0 * MIB, 0), 336914, 0.01);
+    p.page_bytes = 0;
     p.vcpus = 4;
     near(predict_pause(&p, 0, 0).fixed_us, 1300, 0.25);
     p.ferry = false;
