@@ -15,6 +15,8 @@
 #include "hw/device.h"
 #include "hw/i386/savevm-order.h"
 #include "io/channel-private.h"
+#include "migration/check/side.h"
+#include "migration/check/wire.h"
 #include "migration/internal.h"
 #include "migration/migration.h"
 #include "migration/stream/format.h"
@@ -335,6 +337,17 @@ static void put_zero(struct stream_out *o, uint64_t offset)
     out_u8(o, 0);
 }
 
+/* xbzrle: one byte of a page that has come before. */
+static void put_changes(struct stream_out *o, uint64_t offset)
+{
+    static const uint8_t record[] = {
+        1, 0, 3, 16, 1, 0xbb
+    }; /* mark, be16 length, skip, count, byte */
+
+    out_be64(o, offset | RAM_FLAG_XBZRLE | RAM_FLAG_CONTINUE);
+    out_bytes(o, record, sizeof(record));
+}
+
 static void put_footer(struct stream_out *o)
 {
     out_be64(o, RAM_FLAG_EOS);
@@ -372,6 +385,7 @@ static void put_ram(struct fuzz_machine *m, struct stream_out *o, unsigned how)
         put_page(o, FUZZ_RAM_ID, 0x1000, 0xaa);
         put_zero(o, 0x2000);
         put_zero(o, FUZZ_RAM - TARGET_PAGE_SIZE);
+        put_changes(o, 0x1000);
     }
     put_footer(o);
     put_part(o, STREAM_SECTION_END);
@@ -383,6 +397,24 @@ static void put_command(struct stream_out *o, uint16_t command, uint16_t len)
     out_u8(o, STREAM_COMMAND);
     out_be16(o, command);
     out_be16(o, len);
+}
+
+static void put_greeting(struct fuzz_machine *m, struct stream_out *o, unsigned how)
+{
+    g_autoptr(MigrationSide) side = NULL;
+    GError *err = NULL;
+
+    put_command(o, STREAM_CMD_OPEN_RETURN_PATH, 0);
+    put_command(o, STREAM_CMD_PING, 4);
+    out_be32(o, FERRY_PING_MAGIC);
+    put_command(o, STREAM_CMD_FERRY_FEATURES, 8);
+    out_be64(o, FERRY_FEATURE_ZEROED | FERRY_FEATURE_COMMIT |
+                    (how & FUZZ_STREAM_CHECK ? FERRY_FEATURE_CHECK : 0));
+    if (how & FUZZ_STREAM_CHECK) {
+        side = side_describe(m->vm->migration);
+        side_describe_host(m->vm->migration, side);
+        must(check_send_side(o, side, &err), err);
+    }
 }
 
 GByteArray *fuzz_machine_stream(struct fuzz_machine *m, unsigned how)
@@ -398,11 +430,7 @@ GByteArray *fuzz_machine_stream(struct fuzz_machine *m, unsigned how)
     out_be32(o, (uint32_t)strlen(machine));
     out_bytes(o, machine, strlen(machine));
     if (how & FUZZ_STREAM_COMMIT) {
-        put_command(o, STREAM_CMD_OPEN_RETURN_PATH, 0);
-        put_command(o, STREAM_CMD_PING, 4);
-        out_be32(o, FERRY_PING_MAGIC);
-        put_command(o, STREAM_CMD_FERRY_FEATURES, 8);
-        out_be64(o, FERRY_FEATURE_ZEROED | FERRY_FEATURE_COMMIT);
+        put_greeting(m, o, how);
     }
     put_ram(m, o, how);
     m->vm->migration->saved_state = RUN_STATE_RUNNING;

@@ -56,6 +56,8 @@ void fuzz_machine_check_loaded(struct fuzz_machine *m);
 enum {
     FUZZ_STREAM_COMMIT = 1, /* return path, Ferry's features, GO at the end */
     FUZZ_STREAM_PAGES = 2,  /* a few pages of memory */
+    FUZZ_STREAM_CHECK = 4,  /* with COMMIT: asks first whether the guest fits */
+    FUZZ_STREAM_ALL = 7,
 };
 /* A good stream from a machine like this one. g_byte_array_unref() */
 GByteArray *fuzz_machine_stream(struct fuzz_machine *m, unsigned how);

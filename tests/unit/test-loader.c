@@ -39,7 +39,7 @@ static bool load(const uint8_t *data, size_t len, char **why)
 
 static void test_good(void)
 {
-    for (unsigned how = 0; how < 4; how++) {
+    for (unsigned how = 0; how <= FUZZ_STREAM_ALL; how++) {
         g_autoptr(GByteArray) bytes = stream(how);
         g_autoptr(GByteArray) before = fuzz_machine_devices(machine), after = NULL;
         const uint8_t *ram = ram_block_find(machine->vm->memory, FUZZ_RAM_ID)->host;
@@ -51,6 +51,7 @@ static void test_good(void)
         after = fuzz_machine_devices(machine);
         g_assert_cmpmem(before->data, before->len, after->data, after->len);
         g_assert_cmphex(ram[0x1fff], ==, how & FUZZ_STREAM_PAGES ? 0xaa : 0);
+        g_assert_cmphex(ram[0x1010], ==, how & FUZZ_STREAM_PAGES ? 0xbb : 0);
         g_assert_cmphex(ram[0x2000], ==, 0);
         fuzz_machine_check_loaded(machine);
     }
@@ -140,8 +141,9 @@ int main(int argc, char **argv)
     g_test_add_func("/loader/good", test_good);
     add("/loader/truncated", test_truncated, FUZZ_STREAM_PAGES);
     add("/loader/truncated-commit", test_truncated, FUZZ_STREAM_COMMIT);
+    add("/loader/truncated-check", test_truncated, FUZZ_STREAM_COMMIT | FUZZ_STREAM_CHECK);
     add("/loader/flipped", test_flipped, 0);
-    add("/loader/flipped-commit", test_flipped, FUZZ_STREAM_COMMIT | FUZZ_STREAM_PAGES);
+    add("/loader/flipped-commit", test_flipped, FUZZ_STREAM_ALL);
     g_test_add_func("/loader/shifted", test_shifted);
     rc = g_test_run();
     fuzz_machine_free(machine);
