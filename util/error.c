@@ -72,9 +72,37 @@ const char *error_qmp_class(const GError *err)
     }
 }
 
+/* Messages quote what others said. Of a line of ours they may be no more than this, and they must
+ * not look like other lines or move the terminal's cursor. */
+#define LINE_HEAD 700
+#define LINE_TAIL 300
+
+static char *one_line(const char *text)
+{
+    GString *line = g_string_new(NULL);
+    size_t len = strlen(text);
+
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+
+        if (i == LINE_HEAD && len > LINE_HEAD + LINE_TAIL) {
+            g_string_append(line, "[...]");
+            i = len - LINE_TAIL;
+            c = (unsigned char)text[i];
+        }
+        if (c < ' ' || c == 0x7f) {
+            g_string_append_printf(line, "\\x%02x", c);
+        } else {
+            g_string_append_c(line, (char)c);
+        }
+    }
+    return g_string_free(line, FALSE);
+}
+
 static void report(const char *level, const char *fmt, va_list ap)
 {
-    g_autofree char *text = g_strdup_vprintf(fmt, ap);
+    g_autofree char *whole = g_strdup_vprintf(fmt, ap);
+    g_autofree char *text = one_line(whole);
     g_autofree char *stamp = NULL;
 
     if (report_style.timestamp) {
