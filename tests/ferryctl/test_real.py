@@ -118,6 +118,28 @@ class Ferry(RealCase):
         self.on("a", "watch", expect=DONE)
         self.dst.guest.check()
 
+    def test_operator_says_when(self):
+        """With pause-before-switchover the guest waits, stopped, for `ferryctl resume`."""
+        self.pair()
+        migrate.set_capabilities(self.src, self.dst, pause_before_switchover=True)
+        process = self.start("-s", "a", "migrate", self.dest, socket=False)
+        migrate.wait_status(self.src, "pre-switchover")
+        self.wait_line(process, "waiting for ferryctl resume")
+        self.assertRegex(self.on("a", "status").out, r"(?m)^now +stopped, waiting for ferryctl resume$")
+        self.on("a", "resume")
+        self.assertEqual(self.finish(process).status, DONE)
+        self.dst.guest.check()
+
+    def test_auto_converge(self):
+        """A guest that the link cannot keep up with gets there, and the throttle is seen."""
+        self.pair(rate=12000, memory=64)
+        result = self.on("a", "migrate", self.dest, "--auto-converge", "--bandwidth", "32M",
+                         "--max-downtime", "50ms", "--timeout", "60s", "--json")
+        self.assertTrue(any(r["throttle"] > 0 for r in result.of_type("round")))
+        self.assertIn("throttle", [d["action"] for d in result.of_type("decision")])
+        self.on("a", "report", "-o", self.path("r.svg"))
+        self.dst.guest.check()
+
     def test_saved(self):
         self.machine("a").guest.wait_ready()
         self.on("a", "migrate", f"file:{self.path('saved')}")

@@ -255,7 +255,10 @@ static void throttle_line(struct chart *c, const struct panel *p)
         for (guint k = next; k < c->m->decisions->len; k++) {
             const struct move_decision *d = c->m->decisions->pdata[k];
 
-            decided |= !strcmp(d->action, "throttle") && d->value >= 0 && decision_s(d) < end_s(r);
+            if (decision_s(d) >= end_s(r)) {
+                break;
+            }
+            decided |= !strcmp(d->action, "throttle") && d->value >= 0;
         }
         level = decided ? level : (double)CLAMP(r->throttle, 0, 100);
         g_string_append_printf(c->out, "%s%s %s ", i ? "L" : "M", NUM(x_of(c, begin_s(r))),
