@@ -8,7 +8,7 @@ SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path.insert(0, os.path.join(SOURCE, "tests", "migration"))
 
 from ferrytest import migrate  # noqa: E402
-from ferrytest.qemu import BACKPORT, INSTALLED, OLD_DIALECT, Qemu, peer  # noqa: E402
+from ferrytest.qemu import BACKPORT, INSTALLED, OLD_DIALECT, Qemu  # noqa: E402
 from migrationcase import DEVICES, MigrationCase  # noqa: E402
 
 FERRY = "ferry"
@@ -68,4 +68,5 @@ class InteropCase(MigrationCase):
         return dst
 
 
-__all__ = ["BACKPORT", "CPU", "FERRY", "INSTALLED", "InteropCase", "NO_KVM_CLOCK", "OLD_DIALECT", "PAIRS", "peer"]
+__all__ = ["BACKPORT", "CPU", "FERRY", "INSTALLED", "InteropCase", "NO_KVM_CLOCK", "OLD_DIALECT",
+           "PAIRS"]

@@ -15,7 +15,7 @@ from typing import Callable
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts"))
 
 from streamdecode import PAGE_SIZE, build  # noqa: E402
-from streamdecode.build import Edit, Writer, be, pstr, ram_page, ram_zero, subsection  # noqa: E402
+from streamdecode.build import Edit, Writer, be, pstr, ram_page, ram_zero  # noqa: E402
 
 RAM, TABLES = "ram0", "/rom@etc/acpi/tables"
 PAGE = bytes(range(256)) * (PAGE_SIZE // 256)
@@ -340,6 +340,13 @@ RULES = [
     refused("ping", raw(Writer().ping(1)), "A ping without a return path"),
     refused("ping of three bytes", raw(Writer().command("PING", bytes(3))),
             "Command 0x2 with 3 bytes instead of 4"),
+    taken("return path that nobody can read", raw(Writer().command("OPEN_RETURN_PATH"))),
+    taken("ping that nobody hears", raw(Writer().command("OPEN_RETURN_PATH").ping(1))),
+    taken("return path twice", raw(Writer().command("OPEN_RETURN_PATH")
+                                   .command("OPEN_RETURN_PATH"))),
+    Rule("features that nobody offered", raw(Writer().command("OPEN_RETURN_PATH")
+                                             .command(0x4652, be(3, 8))), NO,
+         Refused("Ferry features 0x3 that were not offered")),
     refused("post-copy advised", raw(Writer().command("POSTCOPY_ADVISE", be(4096, 8) * 2)),
             "post-copy"),
     refused("post-copy run", raw(Writer().command("POSTCOPY_RUN")), "post-copy"),

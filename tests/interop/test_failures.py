@@ -7,7 +7,7 @@ the source, and the next attempt moves it. Each case fails first and then moves 
 import re
 
 from ferrytest import Relay, migrate
-from interopcase import BACKPORT, FERRY, INSTALLED, PAIRS, InteropCase
+from interopcase import FERRY, PAIRS, InteropCase
 
 SLOW = 2 << 20  # bytes per second: a 16 MiB guest is under way for seconds
 TO_QEMU = tuple(p for p in PAIRS if p[0] == FERRY)
@@ -130,7 +130,8 @@ class Refused(Failures):
 
     # destination options, Ferry's reason, QEMU's reason
     WRONG = (
-        ({"memory": 32, "ram": None}, "Length mismatch: microvm.ram: 0x1000000 in != 0x2000000", "microvm.ram"),
+        ({"memory": 32, "ram": None}, "Length mismatch: microvm.ram: 0x1000000 in != 0x2000000",
+         "microvm.ram"),
         ({"memory": 32}, "Length mismatch: ram0", "ram0"),
         ({"ram": None}, 'Unknown ramblock "ram0"', 'Unknown ramblock "ram0"'),
         ({"machine": "pit=off,pic=on,rtc=on,isa-serial=on"}, "'i8254' 0", "'i8254' 0"),

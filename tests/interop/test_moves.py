@@ -7,7 +7,7 @@ clocks all the way.
 import os
 
 from ferrytest import DEVSTATE, migrate
-from interopcase import BACKPORT, FERRY, INSTALLED, NO_KVM_CLOCK, PAIRS, InteropCase
+from interopcase import BACKPORT, FERRY, INSTALLED, NO_KVM_CLOCK, OLD_DIALECT, PAIRS, InteropCase
 
 # What QEMU does to a guest, by no fault of Ferry: an item of the guest's device checks. It loses the
 # last write to port 0x70 under KVM, which the kernel keeps back (tests/guest/README.md).
@@ -45,12 +45,20 @@ class Moves(InteropCase):
 
     def test_chain(self):
         """From Ferry to QEMU to Ferry to QEMU, and home."""
+        self.visit(INSTALLED, FERRY, BACKPORT, FERRY, INSTALLED, FERRY)
+
+    def test_chain_of_qemus(self):
+        """Two QEMUs have handed the guest on between them."""
+        self.visit(BACKPORT, INSTALLED, FERRY, INSTALLED, BACKPORT, FERRY)
+
+    def visit(self, *stations):
         guest = f"{BUSY} {DEVSTATE}"
         vm = self.machine(FERRY, guest=guest)
         vm.guest.wait_ticks(3)
         seq = 0
-        for number, who in enumerate((INSTALLED, FERRY, BACKPORT, FERRY, INSTALLED, FERRY)):
-            dst = self.destination(who, guest=guest, return_path=number % 2 == 0)
+        for number, who in enumerate(stations):
+            extra = OLD_DIALECT if who == BACKPORT else ()
+            dst = self.destination(who, *extra, guest=guest, return_path=number % 2 == 0)
             migrate.set_capabilities(vm, return_path=number % 2 == 0)
             migrate.move(vm, dst, self.uri)
             vm.quit()
