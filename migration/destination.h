@@ -24,7 +24,7 @@ struct load {
     struct configuration configuration; /* what the source said */
     bool has_configuration;
     bool check_only;        /* it began without a configuration: it cannot bring a guest */
-    atomic_bool seen_check; /* the same, for other threads */
+    atomic_bool seen_check; /* it has been one that only checks, for other threads */
     bool return_path;       /* the source reads one */
     bool offered;           /* FERRY_PING_MAGIC came: HELLO was sent */
     bool agreed;            /* and the source has said what of it is used */

@@ -75,7 +75,7 @@ static gpointer greeter_thread(gpointer opaque)
     struct incoming *in = g->l->in;
 
     g->outcome = load_greet(g->l, &g->error);
-    if (g->outcome == GREETING_FAILED && g->l->check_only) {
+    if (g->outcome == GREETING_FAILED && atomic_load(&g->l->seen_check)) {
         load_send_failure(g->l, g->error);
     }
     atomic_store(&g->done, true); /* g may be gone from here on */
@@ -127,7 +127,7 @@ static void greeter_forget(struct incoming *in, struct greeter *g)
 /* Whether the end of a greeting that failed is the end of the migration that it began. */
 static bool was_a_migration(const struct greeter *g)
 {
-    return !g->ended_by_us && !g->l->check_only && in_offset(g->l->s) > 0;
+    return !g->ended_by_us && !atomic_load(&g->l->seen_check) && in_offset(g->l->s) > 0;
 }
 
 /*

@@ -253,7 +253,14 @@ static bool step_accel(struct vm *vm, struct options *o, GError **err)
 
 static bool step_migration(struct vm *vm, struct options *o, GError **err)
 {
-    return migration_init(vm, &o->config, err);
+    if (!migration_init(vm, &o->config, err)) {
+        return false;
+    }
+    if (o->migrate_blocker && !migration_set_operator_blocker(vm, o->migrate_blocker, err)) {
+        g_prefix_error(err, "-migrate-blocker %s: ", o->migrate_blocker);
+        return false;
+    }
+    return true;
 }
 
 /* The memory backend that -machine memory-backend names; -m and it must agree. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "hw/device.h"
+#include "migration/migration.h"
 #include "system/keyval.h"
 #include "util/error.h"
 
@@ -172,6 +173,15 @@ bool option_only_migratable(struct options *o, const char *arg G_GNUC_UNUSED,
                             GError **err G_GNUC_UNUSED)
 {
     o->only_migratable = true;
+    return true;
+}
+
+bool option_migrate_blocker(struct options *o, const char *arg, GError **err)
+{
+    if (!migration_reason_valid(arg, err)) {
+        return false;
+    }
+    option_set_string(&o->migrate_blocker, arg);
     return true;
 }
 

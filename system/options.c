@@ -92,6 +92,10 @@ static const struct option_row option_table[] = {
       option_incoming, NULL },
     { "only-migratable", NULL, NULL, "refuse whatever would keep the guest from migrating",
       option_only_migratable, NULL },
+    { "migrate-blocker", NULL, "REASON",
+      "keep the guest from migrating; the text says why to whoever tries (not in QEMU;\n"
+      "the QMP command migrate-clear-blocker takes it back)",
+      option_migrate_blocker, NULL },
     { "S", NULL, NULL, "do not start the guest, the QMP command cont does", option_S, NULL },
     { "rtc", NULL, "[base=utc|localtime|DATETIME][,clock=host|rt|vm][,driftfix=none|slew]",
       "start and source of the real-time clock", option_rtc, NULL },
@@ -356,6 +360,7 @@ void options_free(struct options *o)
         o->machine_accel,   o->name,
         o->process_name,    o->qtest,
         o->qtest_log,       o->pidfile,
+        o->migrate_blocker,
     };
     GPtrArray *lists[] = { o->accels,  o->objects,  o->fds,     o->chardevs,
                            o->serials, o->monitors, o->globals, o->warnings };

@@ -27,6 +27,8 @@ bool migration_start_incoming_from_options(struct vm *vm, const char *uri, GErro
 /* Marks the guest as one that is not to migrate (replacing an earlier mark), as migrate-set-blocker
  * and -migrate-blocker do. USER: not a sensible reason, -only-migratable, a migration is under way. */
 bool migration_set_operator_blocker(struct vm *vm, const char *reason, GError **err);
+/* Whether a text will do as such a reason (USER); needs no machine and no lock. */
+bool migration_reason_valid(const char *reason, GError **err);
 
 /* While a destination waits or loads: `cont` and `stop` only decide whether the guest is to run
  * afterwards. */

@@ -57,6 +57,7 @@ struct options {
     bool no_reboot, no_shutdown, only_migratable;
     bool daemonize, nodefaults, nographic;
     char *pidfile;
+    char *migrate_blocker; /* why the guest is not to migrate; NULL: it may */
     struct sandbox_options sandbox;
 
     GPtrArray *warnings; /* char *: what to say once everything else is right */

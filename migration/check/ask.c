@@ -74,6 +74,7 @@ bool check_ask_only(struct migration *m, struct channel *ch, unsigned timeout_ms
 {
     struct return_path *rp;
     struct stream_out *o;
+    GError *error = NULL, *better = NULL;
     bool ok;
 
     if (!channel_is_duplex(ch)) {
@@ -86,8 +87,17 @@ bool check_ask_only(struct migration *m, struct channel *ch, unsigned timeout_ms
         return false;
     }
     o = out_new_channel(ch);
-    ok = agree(o, rp, channel_name(ch), timeout_ms, err) &&
-         check_ask(m, o, rp, timeout_ms, findings, program, err);
+    ok = agree(o, rp, channel_name(ch), timeout_ms, &error) &&
+         check_ask(m, o, rp, timeout_ms, findings, program, &error);
+    /* where the reader of the return path has cut the channel, it knows why */
+    if (!ok && !g_error_matches(error, FERRY_ERROR, FERRY_ERROR_PEER) &&
+        !return_path_check(rp, &better)) {
+        g_error_free(error);
+        error = better;
+    }
+    if (error) {
+        g_propagate_error(err, error);
+    }
     return_path_free(rp);
     out_free(o);
     return ok;

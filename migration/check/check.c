@@ -29,6 +29,9 @@
 
 /* The whole of a check, from the connection on. */
 #define CHECK_TIMEOUT_MS 5000
+/* What waits inside it waits a little longer, so that it is the deadline of the whole that ends it.
+ */
+#define WAIT_TIMEOUT_MS (CHECK_TIMEOUT_MS + 1000)
 /* More at a time are refused: each has a thread. */
 #define CHECKS_MAX 16
 
@@ -72,12 +75,12 @@ static void ask(struct check_job *job)
     int fd = job->fd;
 
     job->fd = -1;
-    ch = transport_connect(job->addr, fd, job->cancel_fd, CHECK_TIMEOUT_MS, &job->error);
+    ch = transport_connect(job->addr, fd, job->cancel_fd, WAIT_TIMEOUT_MS, &job->error);
     if (!ch || !take_channel(job, ch, &job->error)) {
         return;
     }
-    channel_set_timeout(ch, CHECK_TIMEOUT_MS);
-    job->result->peer_asked = check_ask_only(job->m, ch, CHECK_TIMEOUT_MS, job->result->findings,
+    channel_set_timeout(ch, WAIT_TIMEOUT_MS);
+    job->result->peer_asked = check_ask_only(job->m, ch, WAIT_TIMEOUT_MS, job->result->findings,
                                              &job->result->peer_version, &job->error);
     mutex_lock(&job->m->lock);
     job->ch = NULL;
@@ -332,12 +335,8 @@ MigrationSide *qmp_x_query_migrate_side(struct vm *vm, GError **err)
 
 /* --- the operator's mark --- */
 
-bool migration_set_operator_blocker(struct vm *vm, const char *reason, GError **err)
+bool migration_reason_valid(const char *reason, GError **err)
 {
-    struct migration *m = vm->migration;
-    g_autofree char *text = NULL;
-    unsigned handle;
-
     if (!reason[0] || strlen(reason) > BLOCKER_MAX_LENGTH || !g_utf8_validate(reason, -1, NULL)) {
         error_set(err, FERRY_ERROR_USER,
                   "The reason why the guest is not to migrate must have 1 to %d bytes",
@@ -350,6 +349,18 @@ bool migration_set_operator_blocker(struct vm *vm, const char *reason, GError **
                       "The reason why the guest is not to migrate must be a single line");
             return false;
         }
+    }
+    return true;
+}
+
+bool migration_set_operator_blocker(struct vm *vm, const char *reason, GError **err)
+{
+    struct migration *m = vm->migration;
+    g_autofree char *text = NULL;
+    unsigned handle;
+
+    if (!migration_reason_valid(reason, err)) {
+        return false;
     }
     text = vm->name
                ? g_strdup_printf("Guest '%s' is kept here by its operator: %s", vm->name, reason)

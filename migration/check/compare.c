@@ -249,6 +249,12 @@ static GHashTable *name_set(const GPtrArray *names)
     return set;
 }
 
+/* They say how vCPUs are grouped, which was compared. */
+static bool is_of_topology(const char *feature)
+{
+    return g_str_equal(feature, "ht") || g_str_equal(feature, "cmp-legacy");
+}
+
 static void compare_features(const MigrationSideCpu *s, const MigrationSideCpu *d,
                              GPtrArray *findings)
 {
@@ -261,7 +267,7 @@ static void compare_features(const MigrationSideCpu *s, const MigrationSideCpu *
         const char *name = g_ptr_array_index(s->features, i);
         g_autofree char *place = NULL;
 
-        if (g_hash_table_contains(here, name)) {
+        if (g_hash_table_contains(here, name) || is_of_topology(name)) {
             continue;
         }
         place = x86_feature_place(name);
@@ -276,7 +282,7 @@ static void compare_features(const MigrationSideCpu *s, const MigrationSideCpu *
     for (unsigned i = 0; i < d->features->len; i++) {
         const char *name = g_ptr_array_index(d->features, i);
 
-        if (!g_hash_table_contains(seen, name)) {
+        if (!g_hash_table_contains(seen, name) && !is_of_topology(name)) {
             g_string_append_printf(more, "%s%s", more->len ? ", " : "", name);
         }
     }

@@ -209,6 +209,11 @@ BAD = {
         ("foo", "'foo'"),
     ],
     "-incoming": [(None, "requires an argument"), ("", "URI"), ("defer", "none")],
+    "-migrate-blocker": [
+        (None, "requires an argument"),
+        ("", "must have 1 to 500 bytes"),
+        ("x" * 501, "must have 1 to 500 bytes"),
+    ],
     "-rtc": [
         (None, "requires an argument"),
         ("foo=1", "'foo'"),
@@ -330,6 +335,7 @@ GOOD = [
     ["-action", "reboot=shutdown,shutdown=pause,panic=none,watchdog=reset"],
     ["-no-reboot", "-no-shutdown", "-only-migratable", "-nodefaults", "-no-user-config"],
     ["-vga", "none", "-audiodev", "none,id=a", "-audiodev", '{"driver":"none","id":"b"}'],
+    ["-migrate-blocker", "it is bound to this host, by a licence"],
     ["-sandbox", "off"],
     ["-mem-prealloc", "-no-acpi", "-nographic", "-monitor", "none"],
 ]

@@ -79,6 +79,21 @@ class MigrationCase(TestCase):
         self.assertEqual(src.status(), "running")
         src.guest.check()
 
+    def check_refused_twice(self, src, dst, checked, loaded):
+        """
+        Two machines that do not fit. Between Ferries the check says so (a pattern) and the
+        destination waits on, as if nothing had been; without a return path it finds out when it
+        loads the stream, and ends.
+        """
+        said = migrate.wait_status(src, "failed")["error-desc"]
+        self.assertRegex(said, "^The destination cannot take the guest: .*" + checked)
+        self.check_source_goes_on(src)
+        self.assertEqual(dst.status(), "inmigrate")
+        migrate.set_capabilities(src, return_path=False)
+        migrate.start(src, self.uri)
+        dst.wait(1)
+        self.assertRegex(dst.stderr(), loaded)
+
     def assert_memory_equal(self, a, b):
         """Two stopped machines have the same RAM, byte by byte."""
         with open(a.ram_path, "rb") as fa, open(b.ram_path, "rb") as fb:

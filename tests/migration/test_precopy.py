@@ -325,18 +325,9 @@ class Refused(MigrationCase):
     """Two machines that do not fit: the destination says why, the source goes on."""
 
     def check_refused(self, checked, loaded, **destination):
-        """Between Ferries by the check, after which the destination waits on; else (without a
-        return path) when the stream is loaded."""
         src, dst = self.pair(destination=destination)
         migrate.start(src, self.uri)
-        said = migrate.wait_status(src, "failed")["error-desc"]
-        self.assertRegex(said, "^The destination cannot take the guest: .*" + checked)
-        self.check_source_goes_on(src)
-        self.assertEqual(dst.status(), "inmigrate")
-        migrate.set_capabilities(src, return_path=False)
-        migrate.start(src, self.uri)
-        dst.wait(1)
-        self.assertRegex(dst.stderr(), loaded)
+        self.check_refused_twice(src, dst, checked, loaded)
 
     def test_memory_size(self):
         self.check_refused("Memory 'ram0' has 16777216 bytes on the source and 33554432",

@@ -665,6 +665,154 @@ static void test_fdsets(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
     close(write_only);
 }
 
+/* ---- answers given later ---- */
+
+#define CHECK "{'execute':'migrate-check','arguments':{'uri':'x','peer':'ferry'},'id':'c'}"
+#define RESULT                                                                                     \
+    "{\"return\": {\"possible\": true, \"peer-asked\": true, \"findings\": []}, \"id\": \"c\"}"
+
+/* The answer to the last CHECK, now. */
+static void give_answer(struct fixture *f)
+{
+    MigrationCheckResult *result = g_new0(MigrationCheckResult, 1);
+
+    result->possible = result->peer_asked = true;
+    result->findings = qapi_migration_finding_list_new();
+    qmp_migrate_check_answer(g_steal_pointer(&fake.answer), result, NULL);
+    if (f->client >= 0) {
+        client_pump(f);
+    }
+}
+
+/* Begins one; its client hears nothing of it yet. */
+static void begin_check(struct fixture *f)
+{
+    client_send(f, CHECK);
+    g_assert_nonnull(fake.answer);
+    g_assert_cmpuint(f->messages.length, ==, 0);
+}
+
+static void test_deferred(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    GError *error = NULL;
+
+    negotiate(f);
+    begin_check(f);
+    give_answer(f);
+    expect(f, RESULT);
+    /* at once, in the handler */
+    exchange(f, "{'execute':'migrate-check','arguments':{'peer':'qemu'},'id':1}",
+             "{\"return\": {\"possible\": true, \"peer-asked\": false, \"findings\": []}, "
+             "\"id\": 1}");
+    expect_error(f, "{'execute':'migrate-check','arguments':{'peer':'ferry'}}", "GenericError",
+                 "No way");
+    expect_error(f, "{'execute':'migrate-check','arguments':{'uri':'x'}}", "GenericError",
+                 "Parameter 'peer' is missing");
+    /* an error, later */
+    begin_check(f);
+    g_set_error(&error, 1, 2, "Too late");
+    qmp_migrate_check_answer(g_steal_pointer(&fake.answer), NULL, error);
+    client_pump(f);
+    expect(f, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"Too late\"}, \"id\": "
+              "\"c\"}");
+}
+
+/* What the client asks meanwhile is answered afterwards and in order; events come at once. */
+static void test_deferred_order(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    negotiate(f);
+    begin_check(f);
+    client_send(f, "{'execute':'query-name','id':1}{'execute': foo}\n[]" CHECK
+                   "{'execute':'query-name','id':2}");
+    g_assert_cmpuint(f->messages.length, ==, 0);
+    qapi_event_send_stop(&f->vm);
+    client_pump(f);
+    expect(f, "{\"event\": \"STOP\"}");
+    give_answer(f);
+    expect(f, RESULT);
+    expect(f, "{\"return\": {}, \"id\": 1}");
+    expect(f, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON parse error, invalid "
+              "keyword 'foo'\"}}");
+    expect(f, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"QMP input must be a JSON "
+              "object\"}}");
+    g_assert_cmpuint(f->messages.length, ==, 0);
+    give_answer(f);
+    expect(f, RESULT);
+    expect(f, "{\"return\": {}, \"id\": 2}");
+}
+
+static void test_deferred_oob(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    g_free(client_next(f));
+    exchange(f, "{'execute':'qmp_capabilities','arguments':{'enable':['oob']}}",
+             "{\"return\": {}}");
+    begin_check(f);
+    client_send(f, "{'execute':'query-name','id':1}");
+    expect_error(f, "{'exec-oob':'migrate-pause'}", "GenericError",
+                 "migrate-pause is currently only supported during postcopy-active state");
+    give_answer(f);
+    expect(f, RESULT);
+    expect(f, "{\"return\": {}, \"id\": 1}");
+}
+
+/* A client that asks without end meanwhile is not read from; nothing is lost. */
+static void test_deferred_flood(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    g_autoptr(GString) requests = g_string_new(NULL);
+    size_t sent = 0;
+
+    negotiate(f);
+    begin_check(f);
+    for (unsigned i = 0; i < 40000; i++) {
+        g_string_append_printf(requests, "{'execute':'query-name','id':%u}", i);
+    }
+    for (unsigned idle = 0; sent < requests->len && idle < 100; spin()) {
+        ssize_t n = send(f->client, requests->str + sent, requests->len - sent, MSG_DONTWAIT);
+
+        idle = n > 0 ? 0 : idle + 1;
+        sent += n > 0 ? (size_t)n : 0;
+    }
+    g_assert_cmpuint(sent, <, requests->len);
+    give_answer(f);
+    expect(f, RESULT);
+    for (unsigned i = 0; i < 40000; i++) {
+        g_autofree char *expected = g_strdup_printf("{\"return\": {}, \"id\": %u}", i);
+
+        while (f->messages.length == 0) {
+            ssize_t n = send(f->client, requests->str + sent, requests->len - sent, MSG_DONTWAIT);
+
+            sent += n > 0 ? (size_t)n : 0;
+            client_pump(f);
+        }
+        expect(f, expected);
+    }
+}
+
+static void test_deferred_client_gone(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    negotiate(f);
+    begin_check(f);
+    client_send(f, "{'execute':'quit'}");
+    client_disconnect(f);
+    client_connect(f);
+    negotiate(f);
+    give_answer(f);
+    exchange(f, "{'execute':'query-name','id':5}", "{\"return\": {}, \"id\": 5}");
+    g_assert_cmpuint(fake.quits, ==, 0);
+}
+
+/* The process ends: the answer finds nobody, not even the server. */
+static void test_deferred_server_gone(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
+{
+    negotiate(f);
+    begin_check(f);
+    client_send(f, "{'execute':'quit'}");
+    monitor_set_free(f->vm.monitors);
+    f->vm.monitors = NULL;
+    give_answer(f);
+    g_assert_cmpuint(fake.quits, ==, 0);
+}
+
 /* ---- slow clients ---- */
 
 static void test_slow_reader(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
@@ -822,6 +970,12 @@ int main(int argc, char **argv)
     ADD("named-fds", NULL, test_named_fds);
     ADD("inherited-fds", NULL, test_inherited_fds);
     ADD("fdsets", NULL, test_fdsets);
+    ADD("deferred/answers", NULL, test_deferred);
+    ADD("deferred/order", NULL, test_deferred_order);
+    ADD("deferred/out-of-band", NULL, test_deferred_oob);
+    ADD("deferred/flood", NULL, test_deferred_flood);
+    ADD("deferred/client-gone", NULL, test_deferred_client_gone);
+    ADD("deferred/server-gone", NULL, test_deferred_server_gone);
     ADD("slow-reader/stops", NULL, test_slow_reader);
     ADD("slow-reader/catches-up", NULL, test_slow_reader_catches_up);
     ADD("slow-reader/misses-events", NULL, test_events_dropped);
