@@ -26,6 +26,7 @@ struct load {
     bool check_only;        /* it began without a configuration: it cannot bring a guest */
     atomic_bool seen_check; /* it has been one that only checks, for other threads */
     bool return_path;       /* the source reads one */
+    bool mute;              /* it has asked for one, and this channel carries none */
     bool offered;           /* FERRY_PING_MAGIC came: HELLO was sent */
     bool agreed;            /* and the source has said what of it is used */
     bool claimed;           /* the greeting is over */
