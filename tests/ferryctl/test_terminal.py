@@ -182,6 +182,16 @@ class Keys(TerminalCase):
         self.assertEqual(terminal.status(), LEFT_RUNNING)
         self.assertEqual(fake.log, [])
 
+    def test_in_the_background(self):
+        """Lines, since a display would be stopped by the terminal."""
+        fake = self.fake(states=[ACTIVE])
+        terminal = Terminal(self, "PS1='prompt ' bash --norc --noprofile -i", columns=120)
+        terminal.wait("^prompt")
+        terminal.keys(f"{BINARY} -s {self.sock} migrate host:4444 &", "Enter")
+        terminal.wait("^0:00:00 round 1")
+        fake.states = [COMPLETED]
+        terminal.wait("^Completed in ")
+
     def test_stop_and_continue(self):
         """^Z gives the terminal back; fg draws anew."""
         self.fake(states=[ACTIVE])

@@ -17,8 +17,9 @@ const struct view_ops *view_choose(const struct ctl *ctl)
     if (ctl->json) {
         return &view_json;
     }
-    if (ctl->plain || !isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO) || !term || !*term ||
-        !strcmp(term, "dumb")) {
+    /* a job in the background would be stopped for touching the terminal's mode */
+    if (ctl->plain || tcgetpgrp(STDIN_FILENO) != getpgrp() || !isatty(STDIN_FILENO) ||
+        !isatty(STDOUT_FILENO) || !term || !*term || !strcmp(term, "dumb")) {
         return &view_lines;
     }
     return &view_terminal;
