@@ -27,6 +27,7 @@
 #include "migration/stream/in.h"
 #include "migration/vmstate/savevm.h"
 #include "qapi/qapi-events.h"
+#include "system/memory-lease.h"
 #include "system/vm-init.h"
 #include "target/i386/cpu.h"
 #include "util/error.h"
@@ -228,6 +229,7 @@ static bool run_guest(struct load *l, GError **err)
 {
     struct migration *m = l->in->m;
     RunState state = m->loaded_state_set ? m->loaded_state : RUN_STATE_RUNNING;
+    g_autoptr(GError) busy = NULL;
 
     if (l->go && state == RUN_STATE_RUNNING) {
         int64_t pause =
@@ -240,6 +242,9 @@ static bool run_guest(struct load *l, GError **err)
     }
     (void)err;
     l->ran_at_ns = migration_now_ns();
+    if (!memory_lease_take(l->vm->memory, &busy)) {
+        report_warning("%s", busy->message); /* too late: the source has given the guest away */
+    }
     if (state == RUN_STATE_RUNNING) {
         if (l->vm->autostart) {
             vm_start(l->vm);
@@ -325,12 +330,20 @@ static bool begin(struct load *l, GError **err)
     return true;
 }
 
+/* A source that runs its guest in the very file that its stream would be written to is refused. */
+static bool claim_memory(struct load *l, GError **err)
+{
+    return l->in->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED] ||
+           memory_lease_take(l->vm->memory, err);
+}
+
 bool load_guest(struct load *l, GError **err)
 {
     GError *error = NULL;
 
     l->devices = savevm_load_new(l->vm->savevm);
-    if (!begin(l, &error) || !load_records(l, &error) || !finish(l, &error)) {
+    if (!begin(l, &error) || !claim_memory(l, &error) || !load_records(l, &error) ||
+        !finish(l, &error)) {
         load_send_failure(l, error);
         g_propagate_error(err, error);
         error = NULL;

@@ -28,6 +28,7 @@
 #include "migration/vmstate/savevm.h"
 #include "qapi/qapi-events.h"
 #include "system/config.h"
+#include "system/memory-lease.h"
 #include "system/vm.h"
 #include "target/i386/cpu.h"
 #include "util/error.h"
@@ -158,12 +159,22 @@ static bool commit(struct outgoing *out, GError **err)
     bool ok = !atomic_load(&out->cancelled);
     out->committed = ok;
     mutex_unlock(&out->m->lock);
+    if (ok && out->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED]) {
+        memory_lease_drop(out->vm->memory); /* the destination takes it when it runs the guest */
+    }
     return ok || outgoing_check(out, err);
 }
 
 /* The destination is known not to run the guest: it is ours again. */
 static void uncommit(struct outgoing *out)
 {
+    g_autoptr(GError) error = NULL;
+
+    /* its word is not enough where its lock on the memory says otherwise */
+    if (!memory_lease_take(out->vm->memory, &error)) {
+        report_warning("The guest stays stopped here: %s", error->message);
+        return;
+    }
     mutex_lock(&out->m->lock);
     out->committed = false;
     mutex_unlock(&out->m->lock);

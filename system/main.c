@@ -26,6 +26,7 @@
 #include "process.h"
 #include "qapi/type.h"
 #include "system/keyval.h"
+#include "system/memory-lease.h"
 #include "system/objects.h"
 #include "system/options.h"
 #include "system/qtest.h"
@@ -298,6 +299,7 @@ static bool step_board(struct vm *vm, struct options *o, GError **err)
         return true;
     }
     return resolve_memory(vm, o, err) && type->build(vm, &o->config, err) &&
+           (o->config.incoming || memory_lease_take(vm->memory, err)) &&
            vm->accel->ops->start(vm, err);
 }
 

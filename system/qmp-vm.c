@@ -10,6 +10,7 @@
 #include "migration/migration.h"
 #include "qapi/qapi-commands.h"
 #include "system/config.h"
+#include "system/memory-lease.h"
 #include "system/objects.h"
 #include "system/vcpu.h"
 #include "system/vm.h"
@@ -57,9 +58,13 @@ bool qmp_cont(struct vm *vm, GError **err)
     }
     if (migration_incoming_pending(vm)) {
         vm->autostart = true;
-    } else {
-        vm_start(vm);
+        return true;
     }
+    /* a guest that was handed over in its memory may run in another process */
+    if (!memory_lease_take(vm->memory, err)) {
+        return false;
+    }
+    vm_start(vm);
     return true;
 }
 
