@@ -494,6 +494,16 @@ void channel_set_read_timeout(struct channel *ch, unsigned ms)
     STORE(ch->in.timeout_ms, ms);
 }
 
+void channel_set_write_timeout(struct channel *ch, unsigned ms)
+{
+    STORE(ch->out.timeout_ms, ms);
+}
+
+bool channel_wait_writable(struct channel *ch, unsigned ms)
+{
+    return ch->out.fd < 0 || socket_wait(ch->out.fd, POLLOUT, ch->wake_fd, MAX(ms, 1u)) != 0;
+}
+
 bool channel_is_file(const struct channel *ch)
 {
     struct stat st;

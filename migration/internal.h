@@ -19,6 +19,7 @@
 #include "io/channel.h"
 #include "io/transport.h"
 #include "migration/converge/converge.h"
+#include "migration/converge/policy.h"
 #include "migration/history.h"
 #include "migration/predict.h"
 #include "migration/ram/save.h"
@@ -55,6 +56,7 @@ struct migration {
     struct cond cond;  /* hold released, migrate-continue, cancel */
 
     struct migration_options options; /* written: machine and m; read: either */
+    struct policy policy;             /* machine */
     MigrationStatus status;           /* machine */
     GPtrArray *blockers;              /* machine; struct blocker * */
     unsigned next_blocker;
@@ -160,12 +162,19 @@ struct outgoing {
     struct ram_save *ram;
     struct return_path *rp; /* NULL: no return path */
     uint64_t features;      /* FERRY_FEATURE_* in use */
-    uint32_t rounds;        /* that have been drained */
+    uint32_t rounds;        /* that are over */
+    uint32_t drains;        /* waits for the destination to have read everything */
     bool guest_stopped;     /* by us */
     bool was_running;
-    RunState state_before;        /* the guest's state before we stopped it */
-    int64_t clocks_stopped_ns;    /* where the guest's pause begins on its own clocks, see
-                                     x86_clock_stopped_at() */
+    RunState state_before;     /* the guest's state before we stopped it */
+    int64_t clocks_stopped_ns; /* where the guest's pause begins on its own clocks, see
+                                  x86_clock_stopped_at() */
+    struct policy_run policy;
+    uint64_t policy_limit;        /* m; ms that the policy has set last, 0: none */
+    uint64_t limit_before;        /* m */
+    bool switch_now;              /* the policy: without looking further */
+    uint64_t stop_bytes;          /* sent before the guest was stopped */
+    uint64_t suspend_ms;          /* the policy: stop the guest for so long; 0: no */
     struct prediction prediction; /* written: the thread with m; read: it, or with m */
     int64_t burst_ns;             /* when the last slice of the round began to leave */
     uint64_t burst_bytes;         /* what it has brought */
@@ -189,6 +198,11 @@ bool outgoing_cancel(struct outgoing *out, GError **err);
 /* The process ends: whatever it still waits for, it waits no longer. Machine lock held. */
 void outgoing_abandon(struct outgoing *out);
 bool outgoing_check(struct outgoing *out, GError **err); /* cancelled? return path broken? */
+/* Puts the guest back to how it was before the stop for the switchover. Machine lock held. */
+void outgoing_give_back(struct outgoing *out);
+/* Waits until the destination has read all that was sent. Without a return path that is taken for
+ * granted. False: it has failed, or, with *late, has only not read it in this time. */
+bool outgoing_drain(struct outgoing *out, unsigned timeout_ms, bool *late, GError **err);
 /* Sleeps up to ms; false when cancelled meanwhile. */
 bool outgoing_sleep(struct outgoing *out, unsigned ms);
 /* What the run does or waits for from now on; its thread, without m. */
@@ -200,6 +214,8 @@ void stream_put_command(struct stream_out *o, unsigned command, const void *payl
 /* switchover.c. Stops the guest, sends the rest, commits. True: the destination has the guest.
  * False: see outgoing_abort(). */
 bool switchover_run(struct outgoing *out, bool *again, GError **err);
+/* No progress for so long in a connect or a write is a broken link. */
+#define LINK_TIMEOUT_MS 30000
 /* The guest is stopped when so short a pause is expected, whatever a further round might bring. */
 #define GOOD_ENOUGH_MS 10.0
 /* The pause, in microseconds, if the guest were stopped now with so many pages left; also for

@@ -38,6 +38,7 @@ bool migration_init(struct vm *vm, const struct vm_config *cfg, GError **err)
     mutex_init(&m->lock);
     cond_init(&m->cond);
     migration_options_init(&m->options);
+    policy_default(&m->policy);
     vm->migration = m;
     migration_register_vm_state(m);
     return true;

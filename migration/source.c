@@ -19,6 +19,7 @@
 
 #include "migration/check/ask.h"
 #include "accel/accel.h"
+#include "migration/converge/apply.h"
 #include "migration/internal.h"
 #include "migration/ram/save.h"
 #include "migration/return-path.h"
@@ -30,8 +31,6 @@
 #include "target/i386/cpu.h"
 #include "util/error.h"
 
-/* No progress for so long in a connect or a write is a broken link. */
-#define LINK_TIMEOUT_MS 30000
 /* The destination answers the first ping after it has read a few bytes. */
 #define GREETING_TIMEOUT_MS 20000
 
@@ -251,7 +250,7 @@ static bool setup(struct outgoing *out, GError **err)
         mutex_unlock(&out->m->lock);
     }
     vm_unlock(out->vm);
-    return ok;
+    return ok && policy_start(out, err);
 }
 
 /* --- rounds --- */
@@ -318,12 +317,13 @@ static bool send_round(struct outgoing *out, GError **err)
         out->burst_ns = begun;
         follow_cache_size(out, &now);
         done = ram_save_section(out->ram, out->o, slice, false);
+        channel_set_write_timeout(out->ch, policy_patience_ms(out, LINK_TIMEOUT_MS));
         if (!out_flush(out->o, err)) {
-            return false;
+            return policy_blame(out, err);
         }
         count_bytes(out);
         out->burst_bytes = out->o->bytes - before;
-        if (!outgoing_check(out, err)) {
+        if (!outgoing_check(out, err) || !policy_check(out, err)) {
             return false;
         }
         if (limit && !done) {
@@ -386,11 +386,12 @@ static bool sync_round(struct outgoing *out, struct migration_round *round, GErr
  * link's and not that of filling buffers. Whoever answers nothing (no return path) is taken to have
  * read what was written.
  */
-static bool drain(struct outgoing *out, GError **err)
+bool outgoing_drain(struct outgoing *out, unsigned timeout_ms, bool *late, GError **err)
 {
-    uint32_t value = STREAM_PING_ROUND + ++out->rounds;
+    uint32_t value = STREAM_PING_ROUND + ++out->drains;
     int64_t asked;
 
+    *late = false;
     if (!out->rp) {
         return true;
     }
@@ -399,8 +400,8 @@ static bool drain(struct outgoing *out, GError **err)
         return false;
     }
     asked = migration_now_ns();
-    outgoing_phase(out, MIGRATION_PHASE_DRAIN);
-    if (!return_path_wait_pong(out->rp, value, LINK_TIMEOUT_MS, err)) {
+    if (!return_path_wait_pong(out->rp, value, timeout_ms, err)) {
+        *late = return_path_check(out->rp, NULL);
         return false;
     }
     mutex_lock(&out->m->lock);
@@ -421,6 +422,7 @@ static bool guest_runs(struct outgoing *out)
 static bool iterate(struct outgoing *out, GError **err)
 {
     struct switchover_judge judge = { .remaining_before = UINT64_MAX };
+    bool late;
 
     for (;;) {
         struct migration_round round = { .began_ns = migration_now_ns() - out->stats.start_ns };
@@ -433,10 +435,12 @@ static bool iterate(struct outgoing *out, GError **err)
         if (!guest_runs(out)) {
             return true; /* nothing can be dirtied that the last sync would not find */
         }
-        if (!drain(out, err)) {
-            return false;
+        channel_set_write_timeout(out->ch, LINK_TIMEOUT_MS);
+        outgoing_phase(out, MIGRATION_PHASE_DRAIN);
+        if (!outgoing_drain(out, policy_patience_ms(out, LINK_TIMEOUT_MS), &late, err)) {
+            return policy_blame(out, err);
         }
-        round.number = out->rounds;
+        round.number = ++out->rounds;
         round.bytes = out->o->bytes - before;
         if (!sync_round(out, &round, err)) {
             return false;
@@ -447,7 +451,10 @@ static bool iterate(struct outgoing *out, GError **err)
         history_add(&out->history, &round);
         mutex_unlock(&out->m->lock);
         converge_round(out, &round);
-        if (switchover_due(out, &judge, &round)) {
+        if (!policy_after_round(out, &round, err)) {
+            return false;
+        }
+        if (out->suspend_ms || out->switch_now || switchover_due(out, &judge, &round)) {
             return true;
         }
         /* rounds of next to nothing only find what was dirtied while they were prepared */
@@ -459,8 +466,7 @@ static bool iterate(struct outgoing *out, GError **err)
 
 /* --- the end --- */
 
-/* Puts the guest back to how it was. Machine lock held. */
-static void give_back(struct outgoing *out)
+void outgoing_give_back(struct outgoing *out)
 {
     if (!out->guest_stopped) {
         return;
@@ -481,6 +487,7 @@ static void end(struct outgoing *out, GError *error)
     struct migration *m = out->m;
 
     converge_stop(out);
+    policy_end(out);
     vm_lock(out->vm);
     /* a cancel that came while this waited for the lock has set the status to cancelling */
     bool cancelled = atomic_load(&out->cancelled);
@@ -506,7 +513,7 @@ static void end(struct outgoing *out, GError *error)
             error->message);
         migration_set_status(m, MIGRATION_STATUS_FAILED);
     } else {
-        give_back(out);
+        outgoing_give_back(out);
         if (cancelled) {
             migration_set_status(m, MIGRATION_STATUS_CANCELLED);
         } else {
@@ -629,6 +636,7 @@ bool outgoing_start(struct migration *m, struct transport_address *addr, int fd,
     out->stats.start_ns = migration_now_ns();
     out->stats.expected_downtime_us = (int64_t)m->options.downtime_limit * 1000;
     migration_options_get(m, &out->options);
+    policy_take(out);
     /* it wants the machine lock for the first thing that shows */
     out->thread = g_thread_try_new("migration", outgoing_thread, out, err);
     if (!out->thread) {

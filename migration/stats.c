@@ -77,11 +77,17 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
     if (out->ram) {
         ram_save_get_stats(out->ram, &r);
     }
+    info->has_policy = true;
+    info->policy = out->policy.policy.name;
     info->rounds = history_rounds(&out->history);
     info->decisions = history_decisions(&out->history);
     info->has_phase = migration_is_active(out->m);
     info->phase = out->phase;
     if (info->has_phase && s.active_ns) {
+        int64_t deadline = policy_deadline_ns(&out->policy.policy, r.total_bytes);
+
+        info->has_deadline = deadline;
+        info->deadline = MAX(s.start_ns + deadline - migration_now_ns(), 0) / 1000000;
         add_expected_total_time(info, out, &s, &r);
     }
     if (info->has_phase && out->options.caps[MIGRATION_CAPABILITY_DIRTY_LIMIT]) {

@@ -18,6 +18,7 @@
  * comes back when the destination reports a failure or closes without having said SHUT 0, but not
  * when it only falls silent: it may be running. A file is decided when it is complete and closed.
  */
+#include <inttypes.h>
 #include <string.h>
 
 #include "migration/internal.h"
@@ -39,6 +40,10 @@
  * long is broken. */
 #define READY_TIMEOUT_MS 30000
 #define SHUT_TIMEOUT_MS  30000
+/* While the policy has the guest stopped: how long a slice takes, and how long beyond its time the
+ * link may take nothing at all. */
+#define SUSPEND_SLICE_S  0.02
+#define SUSPEND_STALL_MS 500
 /* While an operator decides (pause-before-switchover) the destination hears from us. */
 #define KEEPALIVE_MS 5000
 
@@ -98,7 +103,7 @@ static void pause_part(struct outgoing *out, enum pause_part part)
     int64_t now = migration_now_ns();
 
     mutex_lock(&out->m->lock);
-    out->stats.pause_ns[part] = now - out->pause_mark_ns;
+    out->stats.pause_ns[part] += now - out->pause_mark_ns;
     mutex_unlock(&out->m->lock);
     out->pause_mark_ns = now;
 }
@@ -117,12 +122,14 @@ static bool stop_guest(struct outgoing *out)
     }
     mutex_lock(&m->lock);
     out->stats.stop_ns = begun;
+    memset(out->stats.pause_ns, 0, sizeof(out->stats.pause_ns));
     mutex_unlock(&m->lock);
     out->was_running = out->state_before == RUN_STATE_RUNNING;
     m->saved_state = out->state_before;
     out->guest_stopped = true;
     /* it has waited for the vCPUs, and the guest's time went on meanwhile */
     out->clocks_stopped_ns = x86_clock_stopped_at(out->vm);
+    out->stop_bytes = out->o->bytes;
     out->pause_mark_ns = begun;
     pause_part(out, PAUSE_STOP);
     return true;
@@ -204,7 +211,6 @@ static bool send_eof(struct outgoing *out, GError **err)
 /* The rest of the memory and all devices. */
 static bool send_state(struct outgoing *out, json_t *devices, GError **err)
 {
-    uint64_t before = out->o->bytes;
     struct ram_save_stats rs;
 
     if (!ram_save_sync(out->ram, err)) {
@@ -231,7 +237,7 @@ static bool send_state(struct outgoing *out, json_t *devices, GError **err)
     pause_part(out, PAUSE_DEVICES);
     mutex_lock(&out->m->lock);
     out->stats.bytes = out->o->bytes;
-    out->stats.downtime_bytes = out->o->bytes - before;
+    out->stats.downtime_bytes = out->o->bytes - out->stop_bytes;
     mutex_unlock(&out->m->lock);
     return true;
 }
@@ -347,6 +353,75 @@ static bool hand_over(struct outgoing *out, json_t *devices, GError **err)
     return channel_finish(out->ch, err) && (!file || commit(out, err));
 }
 
+/* The guest has been stopped for long enough: it runs again, and so do rounds. Memory that was sent
+ * meanwhile has been sent. */
+static void end_suspension(struct outgoing *out)
+{
+    history_decide(out, MIGRATION_ACTION_RESUME, -1,
+                   "The rest of the memory could not be sent in the %" PRIu64
+                   " ms that the guest may be stopped",
+                   out->suspend_ms);
+    vm_lock(out->vm);
+    outgoing_give_back(out);
+    mutex_lock(&out->m->lock);
+    out->stats.stop_ns = 0;
+    mutex_unlock(&out->m->lock);
+    vm_unlock(out->vm);
+}
+
+static unsigned ms_until(int64_t deadline)
+{
+    return (unsigned)(MAX(deadline - migration_now_ns(), 0) / 1000000);
+}
+
+static bool room_until(struct outgoing *out, int64_t deadline)
+{
+    unsigned left = ms_until(deadline);
+
+    return left && channel_wait_writable(out->ch, left);
+}
+
+/*
+ * Suspension by the policy: with the guest stopped, memory is sent in slices as in a round, as long
+ * as suspend_ms allow. True with *again: they did not, the guest runs as before. True without: all
+ * memory is at the destination, and the switchover goes on. What remains then is what every
+ * switchover has.
+ *
+ * A link that takes nothing at all any more cannot be left in the middle of a page: after some
+ * further time that fails the migration.
+ */
+static bool send_suspended(struct outgoing *out, bool *again, GError **err)
+{
+    int64_t deadline = out->stats.stop_ns + (int64_t)out->suspend_ms * 1000000;
+    uint64_t slice =
+        (uint64_t)CLAMP(predict_bandwidth(&out->prediction) * SUSPEND_SLICE_S, 64 << 10, 16 << 20);
+    bool done = false, ok = true, late = false;
+
+    outgoing_phase(out, MIGRATION_PHASE_SUSPENDED);
+    channel_set_write_timeout(out->ch, (unsigned)out->suspend_ms + SUSPEND_STALL_MS);
+    ok = ram_save_sync(out->ram, err);
+    /* only what finds room: a write that blocks has no end but failure */
+    while (ok && !done && (late = !room_until(out, deadline)) == false) {
+        done = ram_save_section(out->ram, out->o, slice, false);
+        ok = out_flush(out->o, err) && outgoing_check(out, err);
+    }
+    if (ok && done && !(late = !room_until(out, deadline))) {
+        ok = outgoing_drain(out, ms_until(deadline), &late, err);
+    }
+    channel_set_write_timeout(out->ch, LINK_TIMEOUT_MS);
+    if (!ok && !late) {
+        return false;
+    }
+    g_clear_error(err);
+    if (late) {
+        end_suspension(out);
+        *again = true;
+    } else {
+        pause_part(out, PAUSE_MEMORY);
+    }
+    return true;
+}
+
 bool switchover_run(struct outgoing *out, bool *again, GError **err)
 {
     struct migration *m = out->m;
@@ -361,6 +436,15 @@ bool switchover_run(struct outgoing *out, bool *again, GError **err)
         vm_unlock(out->vm);
         *again = true;
         return outgoing_sleep(out, 10) || outgoing_check(out, err);
+    }
+    if (out->suspend_ms) {
+        vm_unlock(out->vm);
+        ok = send_suspended(out, again, err);
+        out->suspend_ms = 0;
+        if (!ok || *again) {
+            return ok;
+        }
+        vm_lock(out->vm);
     }
     /* stopping dropped the lock: a cancel may have come */
     ok = outgoing_check(out, err) &&

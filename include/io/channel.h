@@ -47,6 +47,10 @@ bool channel_finish(struct channel *ch, GError **err);
 void channel_set_timeout(struct channel *ch, unsigned ms);
 /* The same for the reading direction alone, for a return path on which silence is no fault. */
 void channel_set_read_timeout(struct channel *ch, unsigned ms);
+void channel_set_write_timeout(struct channel *ch, unsigned ms);
+/* Waits up to ms (at least 1) for room to write to; false: there is none. True also when a write
+ * would fail at once. */
+bool channel_wait_writable(struct channel *ch, unsigned ms);
 
 /* True for a regular file: what is written only waits there, nobody acts on it meanwhile. */
 bool channel_is_file(const struct channel *ch);

@@ -139,12 +139,13 @@ class Events(MigrationCase):
         migrate.hold(src, "setup")
         migrate.start(src, self.uri)
         migrate.wait_held(src, "setup")
-        self.assertEqual(migrate.info(src), {"status": "setup", "phase": "connect"})
+        self.assertEqual(migrate.info(src), {"status": "setup", "phase": "connect",
+                                             "policy": "legacy"})
         migrate.hold(src, "active")
         migrate.wait_held(src, "active")
         active = migrate.info(src)
         self.assertEqual(set(active), {"status", "setup-time", "total-time", "expected-downtime", "ram",
-                                       "phase"})
+                                       "phase", "policy"})
         self.assertEqual(set(active["ram"]), {
             "total", "postcopy-requests", "dirty-sync-count", "multifd-bytes", "pages-per-second",
             "downtime-bytes", "page-size", "remaining", "postcopy-bytes", "mbps", "transferred",
@@ -155,6 +156,6 @@ class Events(MigrationCase):
         migrate.finish(src, dst)
         self.assertEqual(set(migrate.info(src)),
                          {"status", "setup-time", "downtime", "total-time", "ram", "rounds",
-                          "decisions", "pause"})
+                          "decisions", "pause", "policy"})
         migrate.wait_status(dst, "completed")
         self.assertEqual(migrate.info(dst), {"status": "completed"})

@@ -73,7 +73,7 @@ class History(MigrationCase):
                 self.assertEqual(migrate.info(src)["phase"], phase)
                 migrate.release(src)
                 self.assertNotIn("phase", migrate.finish(src, dst))
-        for point, phase in (("incoming-setup", "begin"), ("incoming-active", "stream"),
+        for point, phase in (("incoming-setup", "listen"), ("incoming-active", "stream"),
                              ("incoming-loaded", "load"), ("incoming-go", "go")):
             with self.subTest(point=point):
                 src, dst = self.pair()
