@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import unittest
 
@@ -177,4 +176,4 @@ def need(program):
 
 
 __all__ = ["BINARY", "CANCELLED", "CONTROL", "CtlCase", "DONE", "FAILED", "LEFT_RUNNING", "REFUSED",
-           "Result", "Terminal", "UNREACHABLE", "USAGE", "need", "signal"]
+           "Result", "Terminal", "UNREACHABLE", "USAGE", "need"]

@@ -168,22 +168,6 @@ qmp *machines_connect(const struct ctl *ctl, GError **err)
 
 /* ---- asking ---- */
 
-bool machines_has_command(qmp *q, const char *command, bool *has, GError **err)
-{
-    g_autoptr(json_t) list = qmp_execute(q, "query-commands", NULL, err);
-    size_t i;
-    json_t *entry;
-
-    *has = false;
-    json_array_foreach(list, i, entry)
-    {
-        const char *name = json_string_value(json_object_get(entry, "name"));
-
-        *has |= name && !strcmp(name, command);
-    }
-    return list != NULL;
-}
-
 char *machines_run_state(const struct ctl *ctl, qmp *q, GError **err)
 {
     g_autoptr(json_t) status = qmp_execute(q, "query-status", NULL, err);

@@ -25,9 +25,6 @@ qmp_address *machines_chosen(const struct ctl *ctl, GError **err);
 /* Connects to it with the patience of --wait. */
 qmp *machines_connect(const struct ctl *ctl, GError **err);
 
-/* What some commands and capabilities depend on. */
-bool machines_has_command(qmp *q, const char *command, bool *has, GError **err);
-
 /* query-status's state, clean. */
 char *machines_run_state(const struct ctl *ctl, qmp *q, GError **err);
 
