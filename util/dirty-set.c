@@ -124,38 +124,92 @@ uint64_t dirty_set_merge(struct dirty_set *s, uint64_t first, const unsigned lon
     return fresh;
 }
 
+/* Walks stay this many words of the summary ahead of themselves: what was merged a whole bitmap ago
+ * is no longer in a near cache. */
+#define AHEAD 6u
+
+/* The first word at or after w, below n, that is not zero; n when there is none. */
+static inline uint64_t next_word(const struct dirty_set *s, uint64_t w, uint64_t n)
+{
+    uint64_t i = w / BITS_PER_LONG;
+    unsigned long some;
+
+    if (w >= n) {
+        return n;
+    }
+    some = s->summary[i] & (~0ul << (w % BITS_PER_LONG));
+    while (!some) {
+        if (++i * BITS_PER_LONG >= n) {
+            return n;
+        }
+        some = s->summary[i];
+        if ((i + AHEAD) * BITS_PER_LONG < n && s->summary[i + AHEAD]) {
+            __builtin_prefetch(&s->words[(i + AHEAD) * BITS_PER_LONG +
+                                         (uint64_t)__builtin_ctzl(s->summary[i + AHEAD])],
+                               1);
+        }
+    }
+    w = i * BITS_PER_LONG + (uint64_t)__builtin_ctzl(some);
+    return MIN(w, n);
+}
+
 uint64_t dirty_set_next_run(const struct dirty_set *s, uint64_t from, uint64_t end, uint64_t *first)
 {
-    uint64_t w = from / BITS_PER_LONG;
+    uint64_t n = BITMAP_WORDS(end);
+    uint64_t w = next_word(s, from / BITS_PER_LONG, n);
     unsigned long word;
+    unsigned bit;
 
-    if (from >= end) {
+    if (from >= end || w == n) {
         return 0;
     }
-    word = s->words[w] & (~0ul << (from % BITS_PER_LONG));
-    if (!word) {
-        w = bitmap_next_set(s->summary, BITMAP_WORDS(end), w + 1);
-        if (w >= BITMAP_WORDS(end)) {
-            return 0;
+    word = s->words[w];
+    if (w == from / BITS_PER_LONG) {
+        word &= ~0ul << (from % BITS_PER_LONG);
+        if (!word) {
+            w = next_word(s, w + 1, n);
+            if (w == n) {
+                return 0;
+            }
+            word = s->words[w];
         }
-        word = s->words[w];
     }
-    *first = w * BITS_PER_LONG + (uint64_t)__builtin_ctzl(word);
-    if (*first >= end) {
+    bit = (unsigned)__builtin_ctzl(word);
+    uint64_t begin = w * BITS_PER_LONG + bit, stop;
+
+    if (begin >= end) {
         return 0;
     }
-    return bitmap_next_clear(s->words, end, *first) - *first;
+    *first = begin;
+    /* what follows the run's begin in its word; then whole words; then the rest */
+    word = ~(word >> bit);
+    if (word << bit) {
+        stop = begin + (uint64_t)__builtin_ctzl(word);
+    } else {
+        for (w++; w < n && s->words[w] == ~0ul; w++) {
+        }
+        stop = w * BITS_PER_LONG + (w < n ? (uint64_t)__builtin_ctzl(~s->words[w]) : 0);
+    }
+    return MIN(stop, end) - begin;
 }
 
 void dirty_set_remove(struct dirty_set *s, uint64_t first, uint64_t count)
 {
-    if (!count) {
-        return;
-    }
-    bitmap_clear_range(s->words, first, count);
-    for (uint64_t w = first / BITS_PER_LONG; w <= (first + count - 1) / BITS_PER_LONG; w++) {
+    uint64_t end = first + count;
+
+    for (uint64_t w = first / BITS_PER_LONG; w * BITS_PER_LONG < end; w++) {
+        uint64_t base = w * BITS_PER_LONG;
+        unsigned long keep = 0;
+
+        if (first > base) {
+            keep = BIT_IN_WORD(first) - 1;
+        }
+        if (end < base + BITS_PER_LONG) {
+            keep |= ~0ul << (end - base);
+        }
+        s->words[w] &= keep;
         if (!s->words[w]) {
-            bitmap_clear(s->summary, w);
+            s->summary[w / BITS_PER_LONG] &= ~BIT_IN_WORD(w);
         }
     }
     s->count -= count;

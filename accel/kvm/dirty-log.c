@@ -45,32 +45,40 @@ bool kvm_log_count(struct kvm *kvm, unsigned id, uint64_t *pages)
     return true;
 }
 
-void kvm_log_clear(struct kvm *kvm, unsigned id, uint64_t first, uint64_t pages)
+bool kvm_log_clear_mask(const struct kvm_slot *slot, uint64_t first, uint64_t pages,
+                        unsigned long *mask, struct kvm_clear_dirty_log *clear)
 {
-    struct kvm_slot *slot = &kvm->slots[id];
     uint64_t end = first + pages;
     uint64_t from = bitmap_next_set(slot->bits, end, first);
 
     if (from >= end) {
-        return;
+        return false;
     }
     /* KVM wants the first page and, unless it ends the slot, the number to be multiples of 64 */
     uint64_t base = from / BITS_PER_LONG * BITS_PER_LONG;
     uint64_t count = MIN(BITMAP_WORDS(end) * BITS_PER_LONG, slot->pages) - base;
     uint64_t words = BITMAP_WORDS(count);
-    unsigned long *mask = kvm->scratch;
-    struct kvm_clear_dirty_log clear = {
-        .slot = id, .first_page = base, .num_pages = (uint32_t)count, .dirty_bitmap = mask
-    };
 
+    clear->first_page = base;
+    clear->num_pages = (uint32_t)count;
+    clear->dirty_bitmap = mask;
     memcpy(mask, slot->bits + base / BITS_PER_LONG, words * sizeof(long));
     bitmap_clear_range(mask, 0, from - base);
     if (base + words * BITS_PER_LONG > end) {
         bitmap_clear_range(mask, end - base, words * BITS_PER_LONG - (end - base));
     }
-    if (kvm_vm_ioctl(kvm->vm, KVM_CLEAR_DIRTY_LOG, &clear) < 0) {
-        return; /* the bits stay set: the pages are only reported again */
+    return true;
+}
+
+void kvm_log_clear(struct kvm *kvm, unsigned id, uint64_t first, uint64_t pages)
+{
+    struct kvm_slot *slot = &kvm->slots[id];
+    struct kvm_clear_dirty_log clear = { .slot = id };
+
+    if (!kvm_log_clear_mask(slot, first, pages, kvm->scratch, &clear) ||
+        kvm_vm_ioctl(kvm->vm, KVM_CLEAR_DIRTY_LOG, &clear) < 0) {
+        return; /* after an error the bits stay set: the pages are only reported again */
     }
-    kvm->fresh += bitmap_count_range(slot->bits, from, end - from);
-    bitmap_clear_range(slot->bits, from, end - from);
+    kvm->fresh += bitmap_count_range(slot->bits, first, pages);
+    bitmap_clear_range(slot->bits, first, pages);
 }

@@ -148,6 +148,10 @@ void kvm_dirty_clear(struct vm *vm, struct ram_block *block, uint64_t first_page
 bool kvm_log_sync(struct kvm *kvm, unsigned slot, GError **err);
 /* Adds how many pages of the slot the log has as dirty. Manual protect. */
 bool kvm_log_count(struct kvm *kvm, unsigned slot, uint64_t *pages);
+/* What to tell KVM_CLEAR_DIRTY_LOG about pages that were seen dirty; false: none was. `mask` has
+ * room for `pages` and 63 more. */
+bool kvm_log_clear_mask(const struct kvm_slot *slot, uint64_t first, uint64_t pages,
+                        unsigned long *mask, struct kvm_clear_dirty_log *clear);
 void kvm_log_clear(struct kvm *kvm, unsigned slot, uint64_t first, uint64_t pages);
 
 /* dirty-ring.c */

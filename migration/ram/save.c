@@ -32,6 +32,8 @@
 /* 16 MiB: one ioctl re-arms it, and a busy guest cannot dirty it much again before it is sent. A
  * multiple of 64, as KVM wants. */
 #define CHUNK_PAGES 4096u
+/* In later rounds, where little is dirty, less: what lies around a dirty page is not looked at. */
+#define CHUNK_PAGES_AGAIN 1024u
 
 struct save_block {
     struct ram_block *block;
@@ -198,8 +200,9 @@ void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config, s
  * the host holds nothing for. */
 static void enter_chunk(struct ram_save *rs, struct save_block *sb)
 {
-    uint64_t first = rs->at_page - rs->at_page % CHUNK_PAGES;
-    uint64_t n = MIN(CHUNK_PAGES, sb->pages - first);
+    uint64_t size = rs->first_round ? CHUNK_PAGES : CHUNK_PAGES_AGAIN;
+    uint64_t first = rs->at_page - rs->at_page % (rs->first_round ? size : BITS_PER_LONG);
+    uint64_t n = MIN(rs->at_page - rs->at_page % size + size, sb->pages) - first;
 
     rs->vm->accel->ops->dirty_clear(rs->vm, sb->block, first, n);
     rs->chunk_end = first + n;
