@@ -225,7 +225,7 @@ class Policy(CtlCase):
         out = self.ctl("policy").out
         for line in ("policy +minimal-downtime", "completion-timeout-per-gib +150 s",
                      "progress-timeout +none", "allow-post-copy +no", "max-downtime +400 ms",
-                     "after +0 stalls +downtime-limit 100", "after +6 stalls +abort"):
+                     "after +0 stalls +downtime-limit 100 ms", "after +6 stalls +abort"):
             self.assertRegex(out, rf"(?m)^{line}$")
         self.assertEqual(self.ctl("policy", "--json").of_type("policy")[0]["policy"], self.POLICY)
 

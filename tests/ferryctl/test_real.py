@@ -193,7 +193,7 @@ class Ferry(RealCase):
         self.has(src, "migrate-set-policy")
         self.assertRegex(self.on("a", "policy").out, r"(?m)^policy +legacy$")
         self.assertRegex(self.on("a", "policy", "minimal-downtime").out,
-                         r"(?m)^after +1 stalls +downtime-limit 150$")
+                         r"(?m)^after +1 stalls +downtime-limit 150 ms$")
         self.on("a", "policy", "custom", "--step", "2:abort", "--progress-timeout", "1m")
         self.on("a", "policy", "custom", "--step", "2:dance", expect=REFUSED)
 

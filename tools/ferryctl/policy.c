@@ -2,6 +2,7 @@
 /* The command policy: what a machine does by itself when a migration makes no progress. */
 #include "policy.h"
 #include "machines.h"
+#include "move.h"
 #include "text.h"
 
 #include <string.h>
@@ -142,13 +143,15 @@ static void print_policy(const struct ctl *ctl, json_t *policy)
     json_array_foreach(steps, i, step)
     {
         const char *action = json_string_value(json_object_get(step, "action"));
-        g_autofree char *clean = text_clean(action ? action : "?", ctl->utf8);
         json_t *number = json_object_get(step, "value");
-        g_autofree char *with =
-            number ? g_strdup_printf(" %.0f", json_number_value(number)) : g_strdup("");
+        double value = json_is_number(number) ? json_number_value(number) : -1;
+        g_autofree char *clean = text_clean(action ? action : "?", ctl->utf8);
+        const struct move_decision d = { .action = clean,
+                                         .value = (int64_t)CLAMP(value, -1, 0x1p53) };
+        g_autofree char *what = move_decision_text(&d);
 
-        g_print("after %3.0f stalls            %s%s\n",
-                json_number_value(json_object_get(step, "stalls")), clean, with);
+        g_print("after %3.0f stalls            %s\n",
+                json_number_value(json_object_get(step, "stalls")), what);
     }
 }
 
