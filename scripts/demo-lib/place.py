@@ -43,16 +43,25 @@ def in_lab():
     return "FERRY_IN_LAB" in os.environ
 
 
-def go_to_lab(name, why, program, build_dir):
-    """The same program with the same arguments in the lab, instead of here; exit status."""
+def go_to_lab(name, why, script, build_dir, binary, rest):
+    """
+    The same script in the lab, instead of here, with the arguments `rest` after the build's folder;
+    exit status. `binary` is the program to show.
+    """
     print(f"{name}: {why}\n{name}: So it happens in the lab, an emulated host with a complete KVM: "
           "everything is slower there, the first time some Debian packages are fetched "
           "(docs/lab.md).", file=sys.stderr, flush=True)
     lab = os.path.join(SOURCE_DIR, "scripts", "lab")
-    argv = [sys.executable, lab, "exec", "-b", build_dir, program, "build"]
-    rest = list(sys.argv[1:])
-    rest.remove(build_dir)
+    argv = [sys.executable, lab, "exec", "-b", build_dir, "--binary", binary, script, "build"]
     return subprocess.run(argv + rest).returncode
+
+
+def without(argv, option, build_dir):
+    """A command line's arguments but for build_dir and an option with its value."""
+    rest = [word for i, word in enumerate(argv)
+            if word != option and not word.startswith(option + "=") and argv[i - 1:i] != [option]]
+    rest.remove(build_dir)
+    return rest
 
 
 def use_build(build_dir):

@@ -83,7 +83,8 @@ class Outer:
         except OSError:
             self.process.kill()
             self.process.wait()
-            raise LinkDown(f"The emulator did not start: {tail(self.log('outer.stderr'))}") from None
+            said = tail(self.log("outer.stderr")) or "it neither connected nor said anything in 20 s"
+            raise LinkDown(f"The emulator did not start: {said}") from None
         finally:
             listener.close()
         self.link = Link(sock)

@@ -18,7 +18,21 @@ class Boot(LabCase):
         self.assertEqual(int(tick["cpus"]), options.get("smp", 1))
         vm.type("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
         vm.line("kvm-clock")
+        self.check_interrupts(vm, options.get("smp", 1))
         return vm
+
+    def check_interrupts(self, vm, cpus):
+        """The in-kernel IOAPIC brings the serial port's interrupts, the local APICs' timers tick."""
+        start = len(vm.serial())
+        vm.type("cat /proc/interrupts; echo SHOWN")
+        shown = vm.serial()[start:vm.line("SHOWN", start).end()]
+        serial = re.search(r"^ *4: +([\d ]+) IO-APIC +.*ttyS0", shown, re.M)
+        timer = re.search(r"^ *LOC: +([\d ]+)", shown, re.M)
+        self.assertTrue(serial and timer, shown)
+        self.assertGreater(sum(map(int, serial.group(1).split())), 3)
+        ticks = list(map(int, timer.group(1).split()))
+        self.assertEqual(len(ticks), cpus)
+        self.assertGreater(min(ticks), 50)
 
     def test_one_cpu(self):
         vm = self.boots()

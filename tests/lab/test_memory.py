@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """No page is lost: both memories are compared while neither side runs."""
 
+from ferrytest.deadline import wait_for
 from labcase import LabCase, long, migrate
 from labmachine import fields
 
@@ -58,6 +59,30 @@ class Memory(LabCase):
     @long
     def test_one_cpu(self):
         self.moves_exactly(4, smp=1)
+
+
+class Rates(LabCase):
+    """How fast each vCPU writes memory, from its own dirty ring."""
+
+    # one program stays on the second CPU and writes 8 MiB of tmpfs again and again
+    JOB = ("ticker 20 500 & taskset 2 sh -c 'while :; do dd if=/dev/zero of=/tmp/x bs=64k count=128 "
+           "conv=notrunc 2>/dev/null; done' &")
+
+    def test_each_vcpu(self):
+        vm = self.machine(job=self.JOB, smp=2, accel="kvm,dirty-ring-size=4096").wait_up()
+        if "calc-dirty-rate" not in [one["name"] for one in vm.cmd("query-commands")]:
+            self.skipTest("This Ferry has no calc-dirty-rate")
+        vm.ticks(2)
+        vm.cmd("calc-dirty-rate", calc_time=2, mode="dirty-ring")
+        rate = wait_for("the dirty rate", lambda: (
+            have := vm.cmd("query-dirty-rate"))["status"] == "measured" and have, 30)
+        rates = {one["id"]: one["dirty-rate"] for one in rate["vcpu-dirty-rate"]}
+        self.note(f"MiB per second: {rates}, all: {rate['dirty-rate']}")
+        self.assertEqual(set(rates), {0, 1})
+        self.assertGreater(rates[1], 0)
+        self.assertGreater(rates[1], 2 * rates[0])
+        self.check_well(vm)
+        vm.quit()
 
 
 class Workload(LabCase):
