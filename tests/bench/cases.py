@@ -21,6 +21,8 @@ class Case:
     # Rounds without end: bytes per second from the second round on, and for how many seconds; then
     # without limit. The migration ends after that and not before.
     hold: tuple = ()
+    watch: bool = False  # see the pause by the guest's signs of life too
+    ask: bool = False  # ask all the time, on a second monitor
     sparse: bool = False  # memory files with nothing in them, instead of warm ones
     cross: bool = False  # also between Ferry and QEMU
     quick: bool = False  # part of --quick
@@ -47,6 +49,13 @@ CASES = [
          guest="rate=5000 pattern=random data=random vrate=1000", cross=True, quick=True),
     Case("busy-limited", "random data, 5000 pages written a second",
          guest="rate=5000 pattern=random data=random vrate=1000", bandwidth=256 * MIB),
+    # a page is written 200,000 times a second somewhere in 64 MiB
+    Case("pause", "random data, 200,000 pages of 64 MiB written a second: the pause",
+         guest="mem=256M ws=64M rate=200000 pattern=random data=random precheck=0 vrate=0 halt=0",
+         memory=512, watch=True),
+    Case("asked", "random data, 5000 pages written a second, at most 256 MiB/s; a client asks "
+         "query-migrate every 5 ms",
+         guest="rate=5000 pattern=random data=random vrate=1000", bandwidth=256 * MIB, ask=True),
     Case("small", "random data, idle guest: fixed costs", memory=16, quick=True),
     # Each round must be more than QEMU sends at once (a tenth of a second of the limit), else QEMU
     # finds nothing dirty behind it and ends.

@@ -20,6 +20,7 @@ import time
 
 from cases import UNLIMITED
 from host import OtherLoad
+from watch import Asker, Pause
 
 MIB = 1 << 20
 CHUNK = 4 * MIB
@@ -104,7 +105,12 @@ class Memory:
 # ---- a run ----
 
 def start(machine, binary, case, ram_path, incoming):
-    vm = machine("-object", f"memory-backend-file,id=ram0,size={case.memory}M,"
+    extra = []
+    if case.ask and not incoming:
+        ask_path = memory_path_for_ask(ram_path)
+        extra = ["-chardev", f"socket,id=ask0,path={ask_path},server=on,wait=off",
+                 "-mon", "chardev=ask0,mode=control"]
+    vm = machine(*extra, "-object", f"memory-backend-file,id=ram0,size={case.memory}M,"
                  f"mem-path={ram_path},share=on", "-machine", "memory-backend=ram0", binary=binary,
                  machine="pit=on,pic=on,rtc=on,isa-serial=on", memory=case.memory, smp=1,
                  guest=case.guest, incoming="defer" if incoming else None)
@@ -154,6 +160,10 @@ def hold(src, case):
     return (after[0] - before[0]) * 1e9 / pages if pages else None
 
 
+def memory_path_for_ask(ram_path):
+    return ram_path + ".ask"
+
+
 def listen(vm, case):
     if case.transport == "unix":
         uri = f"unix:{vm.base}.move"
@@ -196,6 +206,8 @@ def measure(machine, programs, case, memory):
     wait_quiet(dst)
     prepare = work_cpu_s(dst)
 
+    pause_seen = Pause(memory.src, memory.dst) if case.watch else None
+    asker = Asker(memory_path_for_ask(memory.src)) if case.ask else None
     other = OtherLoad()
     before = work_cpu_s(src), work_cpu_s(dst)
     all_before = process_cpu_s(src.process.pid) + process_cpu_s(dst.process.pid)
@@ -207,6 +219,8 @@ def measure(machine, programs, case, memory):
     whole = time.monotonic() - begun
     time.sleep(TRAIL_S)
     after = work_cpu_s(src), work_cpu_s(dst)
+    watched = pause_seen.result() if pause_seen else None
+    asked = asker.result() if asker else None
     own = process_cpu_s(src.process.pid) + process_cpu_s(dst.process.pid) - all_before
     others = other.share(own)
 
@@ -229,6 +243,17 @@ def measure(machine, programs, case, memory):
         "used_mib": memory.used_mib(memory.dst),
         "others": others,
     }
+    if case.watch:
+        if watched is None:
+            raise Failed("The guest was not seen on both sides")
+        figures["seen_ms"] = watched
+    if asked:
+        figures["asked_p99_ms"] = asked[1]
+        figures["asked_max_ms"] = asked[2]
+    if info.get("rounds"):
+        # at the last round's end, against what it became by the time stamps of the events
+        figures["predicted_ms"] = info["rounds"][-1]["expected-downtime"] / 1e3
+        figures["predicted"] = figures["predicted_ms"] / figures["pause_ms"]
     if changed_ns:
         figures["changed_ns"] = changed_ns
     return figures

@@ -7,6 +7,8 @@ import statistics
 COLUMNS = [
     ("whole_ms", "whole ms", 0),
     ("pause_ms", "pause ms", 2),
+    ("seen_ms", "seen ms", 2),
+    ("predicted", "predicted", 2),
     ("claimed_ms", "claimed", 0),
     ("cpu_ms", "CPU ms", 0),
     ("cpu_source_ms", "source", 0),
@@ -16,10 +18,12 @@ COLUMNS = [
     ("used_mib", "dest MiB", 0),
     ("rounds", "rounds", 0),
     ("changed_ns", "ns/page", 0),
+    ("asked_p99_ms", "p99 ms", 2),
+    ("asked_max_ms", "max ms", 2),
 ]
-RATIOS = ("whole_ms", "pause_ms", "cpu_ms", "changed_ns")
+RATIOS = ("whole_ms", "pause_ms", "seen_ms", "cpu_ms", "changed_ns")
 NAME = 18
-WIDTH = 9
+WIDTH = 10
 
 
 def median(samples):
@@ -85,8 +89,9 @@ def print_case(case, rows):
 
 # ---- docs/performance.md ----
 
-DOC_COLUMNS = ("whole_ms", "pause_ms", "cpu_ms", "cpu_source_ms", "cpu_destination_ms", "sent_mib",
-               "used_mib")
+# of these, what a case has
+DOC_COLUMNS = ("whole_ms", "pause_ms", "seen_ms", "predicted", "cpu_ms", "cpu_source_ms", "cpu_destination_ms", "sent_mib",
+               "used_mib", "asked_p99_ms", "asked_max_ms")
 DOC_BEGIN = "<!-- figures: written by tests/bench/run --doc -->\n"
 DOC_END = "<!-- end of figures -->\n"
 
@@ -94,19 +99,21 @@ DOC_END = "<!-- end of figures -->\n"
 def _doc_case(case):
     heads = {key: heading for key, heading, _ in COLUMNS}
     digits = {key: places for key, _, places in COLUMNS}
+    columns = [k for k in DOC_COLUMNS
+               if any(k in (row["median"] or {}) for row in case["rows"].values())]
     lines = [f"**{case['name']}**: {case['what']}", "",
-             "| | " + " | ".join(heads[k] for k in DOC_COLUMNS) + " |",
-             "|---|" + "--:|" * len(DOC_COLUMNS)]
+             "| | " + " | ".join(heads[k] for k in columns) + " |",
+             "|---|" + "--:|" * len(columns)]
     for name, row in case["rows"].items():
         if row["error"]:
-            lines.append(f"| {name} | failed: {row['error']} |" + " |" * (len(DOC_COLUMNS) - 1))
+            lines.append(f"| {name} | failed: {row['error']} |" + " |" * (len(columns) - 1))
         elif row["median"]:
             lines.append(f"| {name} | " + " | ".join(
-                f"{row['median'][k]:.{digits[k]}f}" if k in row["median"] else "" for k in DOC_COLUMNS)
+                f"{row['median'][k]:.{digits[k]}f}" if k in row["median"] else "" for k in columns)
                 + " |")
     for name, values in case["ratios"].items():
         lines.append(f"| *{name}* | " + " | ".join(
-            f"*{times(values[k])}*" if k in values else "" for k in DOC_COLUMNS) + " |")
+            f"*{times(values[k])}*" if k in values else "" for k in columns) + " |")
     others = [s["others"] for row in case["rows"].values() for s in row["samples"] if "others" in s]
     if others:
         lines += ["", f"Other processes took {statistics.median(others):.0%} of the CPUs meanwhile."]
