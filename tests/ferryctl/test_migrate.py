@@ -141,6 +141,14 @@ class Ends(CtlCase):
             "The guest runs at tcp:host:4444; what is here is a stopped copy, which ferryctl quit ends.",
         ])
 
+    def test_order_of_time(self):
+        """What has come at once is told in the order in which it was."""
+        decisions = [{**DECISION, "time": t} for t in (0, 150, 200, 301)]
+        self.fake(states=[{**COMPLETED, "decisions": decisions}])
+        lines = self.ctl("migrate", DEST, "--json").lines
+        self.assertEqual([n.get("number", n.get("time")) for n in lines
+                          if n["type"] in ("round", "decision")], [0, 1, 150, 2, 200, 3, 301])
+
     def test_failed(self):
         self.fake(states=[ACTIVE, {"status": "failed", "error-desc": "The link broke"}])
         result = self.ctl("migrate", DEST, expect=FAILED)

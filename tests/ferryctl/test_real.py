@@ -197,6 +197,20 @@ class Ferry(RealCase):
         self.on("a", "policy", "custom", "--step", "2:abort", "--progress-timeout", "1m")
         self.on("a", "policy", "custom", "--step", "2:dance", expect=REFUSED)
 
+    def test_policy_gives_up(self):
+        """What the machine decides by itself is told, and why."""
+        self.pair(rate=20000)
+        self.has(self.src, "migrate-set-policy")
+        self.on("a", "policy", "custom", "--step", "1:suspend=10", "--step", "2:abort")
+        result = self.on("a", "migrate", self.dest, "--bandwidth", "16M", "--max-downtime", "1ms",
+                         expect=FAILED)
+        self.assertRegex(result.out, r"(?m)^0:00:\d\d decided: suspend 10 ms: ")
+        self.assertRegex(result.out, r"(?m)^0:00:\d\d decided: abort: ")
+        self.assertIn("policy 'custom'", result.err)
+        self.assertIn("The guest runs here.", result.err)
+        self.src.guest.check()
+        self.dst.wait(None)
+
 
 @unittest.skipUnless(os.path.exists(QEMU), "No QEMU")
 class Qemu(RealCase):

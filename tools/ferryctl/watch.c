@@ -76,36 +76,50 @@ static void question(struct watch *w, const char *text)
     }
 }
 
-/* Hands on the rounds and decisions that have not been. A machine may have forgotten old ones, so
- * they are told apart by number and time, not by how many there are. */
-static void show_news(struct watch *w, const move *m)
+static void show_round(struct watch *w, const move *m, const struct move_round *r)
 {
-    guint same = 0;
-
-    for (guint i = 0; i < m->rounds->len; i++) {
-        const struct move_round *r = &g_array_index(m->rounds, struct move_round, i);
-
-        if (r->number > w->last_round) {
-            w->last_round = r->number;
-            if (w->ops->round) {
-                w->ops->round(w->view, m, r);
-            }
+    if (r->number > w->last_round) {
+        w->last_round = r->number;
+        if (w->ops->round) {
+            w->ops->round(w->view, m, r);
         }
     }
-    for (guint i = 0; i < m->decisions->len; i++) {
-        const struct move_decision *d = m->decisions->pdata[i];
+}
 
-        same = d->time_ms == w->last_decision_ms ? same + 1 : 0;
-        if (d->time_ms > w->last_decision_ms || same > w->decisions_then) {
-            if (d->time_ms > w->last_decision_ms) {
-                w->last_decision_ms = d->time_ms;
-                w->decisions_then = 0;
-                same = 1;
-            }
-            w->decisions_then++;
-            if (w->ops->decision) {
-                w->ops->decision(w->view, d);
-            }
+/* same: how many of those up to here have this one's time. */
+static void show_decision(struct watch *w, const struct move_decision *d, guint same)
+{
+    if (d->time_ms < w->last_decision_ms ||
+        (d->time_ms == w->last_decision_ms && same <= w->decisions_then)) {
+        return;
+    }
+    w->decisions_then = d->time_ms > w->last_decision_ms ? 1 : w->decisions_then + 1;
+    w->last_decision_ms = d->time_ms;
+    if (w->ops->decision) {
+        w->ops->decision(w->view, d);
+    }
+}
+
+/* Hands on the rounds and decisions that have not been, in the order of time. A machine may have
+ * forgotten old ones, so they are told apart by number and time, not by how many there are. */
+static void show_news(struct watch *w, const move *m)
+{
+    guint i = 0, k = 0, same = 0;
+
+    while (i < m->rounds->len || k < m->decisions->len) {
+        const struct move_round *r =
+            i < m->rounds->len ? &g_array_index(m->rounds, struct move_round, i) : NULL;
+        const struct move_decision *d = k < m->decisions->len ? m->decisions->pdata[k] : NULL;
+
+        if (r && (!d || (r->start_us + r->duration_us) / 1000 <= d->time_ms)) {
+            show_round(w, m, r);
+            i++;
+        } else {
+            const struct move_decision *before = k ? m->decisions->pdata[k - 1] : NULL;
+
+            same = before && before->time_ms == d->time_ms ? same + 1 : 1;
+            show_decision(w, d, same);
+            k++;
         }
     }
 }
