@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-State of the CPU that bare test guests do not have: which subsections of the section `cpu` a stock
-Linux's stream has (cpusubsections.py), and that its model-specific registers are the same
-after a move, as the guest itself reads them.
+State of the CPU that bare test guests do not have: vector registers hold what they held, model-
+specific registers are the same after a move, as the guest itself reads them, and the section `cpu`
+of a stock Linux's stream has the subsections that cpusubsections.py says.
 """
 
 import re
@@ -76,6 +76,7 @@ class Cpu(LabCase):
         dst, uri = self.destination(smp=CPUS, shared=True, **options)
         self.move(src, dst, uri)
         self.check_well(dst)
+        self.check_vectors(dst, CPUS)
         self.assertEqual(self.registers(dst), before)
         self.note(f"{len(before)} registers are the same after the move")
         return self.subsections(dst, "after")

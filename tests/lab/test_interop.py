@@ -8,7 +8,6 @@ import sys
 import time
 
 from labcase import FERRY, NEWER_QEMU, QEMU, SOURCE_DIR, LabCase, long, migrate
-from labmachine import fields
 
 # QEMU lets its guests have nested virtualization, Ferry does not; otherwise both mean the same.
 CPU = {FERRY: "host", QEMU: "host,-svm", NEWER_QEMU: "host,-svm"}
@@ -46,11 +45,7 @@ class Interop(LabCase):
             vm = dst
             # time does not go back, although towards QEMU the pause is not in it
             self.check_well(dst)
-            for cpu in (0, 1):
-                # by the second line it has compared what the move has carried
-                at = dst.line(rf"VECTORS \d+ cpu={cpu} ").end()
-                line = dst.line(rf"VECTORS \d+ cpu={cpu} ", at).group(0)
-                self.assertEqual(fields(line)["bad"], "0", line)
+            self.check_vectors(dst)
 
     def test_there_and_back(self):
         self.visit(FERRY, QEMU, FERRY)
@@ -112,7 +107,7 @@ class Streams(LabCase):
             vm.quit()
         return streams
 
-    def check_vectors(self, path):
+    def check_wide(self, path):
         """The guest had something in its wide registers, so that comparing them means something."""
         if not self.outer.emulator.has_avx:
             return
@@ -124,7 +119,7 @@ class Streams(LabCase):
 
     def test_host(self):
         streams = self.pass_on(FERRY, QEMU, FERRY, cpu=CPU)
-        self.check_vectors(streams[0])
+        self.check_wide(streams[0])
         for path in streams[1:]:
             self.assertEqual(self.differences(streams[0], path), [])
 
@@ -132,7 +127,7 @@ class Streams(LabCase):
     def test_max(self):
         cpu = {FERRY: "max", QEMU: "max,-svm"}
         streams = self.pass_on(QEMU, FERRY, QEMU, cpu=cpu)
-        self.check_vectors(streams[0])
+        self.check_wide(streams[0])
         for path in streams[1:]:
             self.assertEqual(self.differences(streams[0], path), [])
 

@@ -50,11 +50,19 @@ class Memory(LabCase):
             self.note(f"{info['ring-entries']} entries, {info['ring-full-exits']} times full")
 
     def test_dirty_log(self):
-        self.moves_exactly(2)
+        self.moves_exactly(1)
 
     def test_dirty_ring(self):
         """A ring that is small enough to fill up again and again."""
-        self.moves_exactly(2, accel="kvm,dirty-ring-size=1024")
+        self.moves_exactly(1, accel="kvm,dirty-ring-size=1024")
+
+    @long
+    def test_dirty_log_again(self):
+        self.moves_exactly(3)
+
+    @long
+    def test_dirty_ring_again(self):
+        self.moves_exactly(3, accel="kvm,dirty-ring-size=1024")
 
     @long
     def test_one_cpu(self):
@@ -88,13 +96,13 @@ class Rates(LabCase):
 class Workload(LabCase):
     """The guest of the other tests, which counts its own bad words, at full speed of ring 0."""
 
-    def moves(self, accel):
+    def moves(self, accel, moves):
         options = {"kernel": "/lab/workload.elf", "append": "rate=max pattern=random report=200",
                    "machine": "pit=on,pic=on,rtc=on", "smp": 2, "memory": 32, "accel": accel,
                    "shared": True}
         src = self.machine(**options)
         src.line("READY ", timeout=40)
-        for _ in range(3):
+        for _ in range(moves):
             dst, uri = self.destination(**options)
             self.move(src, dst, uri, downtime_limit=5000)
             start = 0
@@ -108,7 +116,11 @@ class Workload(LabCase):
 
     @long
     def test_dirty_log(self):
-        self.moves("kvm")
+        self.moves("kvm", 3)
 
     def test_dirty_ring(self):
-        self.moves("kvm,dirty-ring-size=1024")
+        self.moves("kvm,dirty-ring-size=1024", 1)
+
+    @long
+    def test_dirty_ring_again(self):
+        self.moves("kvm,dirty-ring-size=1024", 3)

@@ -56,13 +56,10 @@ class Work(LabCase):
         dst, uri = self.destination(smp=2, **options)
         self.move(src, dst, uri)
         self.check_well(dst)
-        for cpu in (0, 1):
-            # by the second line each CPU has compared what the move has carried
-            at = dst.line(rf"VECTORS \d+ cpu={cpu} ").end()
-            match = dst.line(rf"VECTORS \d+ cpu={cpu} ", at)
-            self.assertEqual(fields(match.group(0))["bad"], "0", match.group(0))
+        self.check_vectors(dst)
         return avx
 
+    @long
     def test_registers_host(self):
         avx = self.moves_with_registers(cpu="host")
         self.assertEqual(avx, "1" if self.outer.emulator.has_avx else "0")
