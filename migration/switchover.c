@@ -112,12 +112,12 @@ static void pause_part(struct outgoing *out, enum pause_part part)
  * Stops the guest for the switchover. False without *err: it asked for a reset or a shutdown
  * meanwhile, which goes first; it is as it was. Machine lock held.
  */
-static bool stop_guest(struct outgoing *out)
+static bool stop_guest(struct outgoing *out, GError **err)
 {
     struct migration *m = out->m;
     int64_t begun = migration_now_ns();
 
-    if (!vm_stop_to_migrate(out->vm, &out->state_before)) {
+    if (!vm_stop_to_migrate(out->vm, &out->state_before, err)) {
         return false;
     }
     mutex_lock(&m->lock);
@@ -425,6 +425,7 @@ static bool send_suspended(struct outgoing *out, bool *again, GError **err)
 bool switchover_run(struct outgoing *out, bool *again, GError **err)
 {
     struct migration *m = out->m;
+    GError *stuck = NULL;
     bool ok;
 
     vm_lock(out->vm);
@@ -432,8 +433,12 @@ bool switchover_run(struct outgoing *out, bool *again, GError **err)
         vm_unlock(out->vm);
         return false;
     }
-    if (!stop_guest(out)) {
+    if (!stop_guest(out, &stuck)) {
         vm_unlock(out->vm);
+        if (stuck) {
+            g_propagate_prefixed_error(err, stuck, "The guest cannot be stopped: ");
+            return false;
+        }
         *again = true;
         return outgoing_sleep(out, 10) || outgoing_check(out, err);
     }

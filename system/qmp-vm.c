@@ -25,14 +25,13 @@ StatusInfo *qmp_query_status(struct vm *vm, GError **err G_GNUC_UNUSED)
     return info;
 }
 
-bool qmp_stop(struct vm *vm, GError **err G_GNUC_UNUSED)
+bool qmp_stop(struct vm *vm, GError **err)
 {
     if (migration_incoming_pending(vm)) {
         vm->autostart = false;
-    } else {
-        vm_stop(vm, RUN_STATE_PAUSED);
+        return true;
     }
-    return true;
+    return vm_stop(vm, RUN_STATE_PAUSED, err);
 }
 
 /*

@@ -7,8 +7,9 @@
  * because what they ask for stops the very vCPU that asks. They are carried out in
  * vm_handle_requests(), in this order: stop, shutdown, reset, powerdown.
  *
- * vm_stop() guarantees: on return no vCPU executes guest code, the virtual clock stands, and every
- * exit that was under way has finished.
+ * vm_stop() guarantees: on success no vCPU executes guest code, the virtual clock stands, and every
+ * exit that was under way has finished; on failure (a vCPU that the host holds up) the machine runs
+ * as before.
  *
  * Stopping waits for vCPUs with the lock dropped, and a client's `stop`, the guest's own reset and
  * the stop for a migration may want it at the same time. Only one of them is ever between its look
@@ -39,6 +40,10 @@ struct vm *vm_new(void)
     vm->savevm = savevm_new(vm);
     return vm;
 }
+
+/* How long a stop waits for the vCPUs. They leave the guest within microseconds, unless the host's
+ * kernel does not let them. */
+#define STOP_TIMEOUT_MS 10000
 
 static void begin_change(struct vm *vm)
 {
@@ -75,39 +80,39 @@ void vm_start(struct vm *vm)
     state_changed(vm);
 }
 
-/* Between begin_change() and end_change(). */
-static void stop(struct vm *vm, RunState state)
+/* Between begin_change() and end_change(). False: it runs on. */
+static bool stop(struct vm *vm, RunState state, GError **err)
 {
-    if (vm_is_running(vm)) {
-        vm->accel->ops->pause(vm);
-        vm_clock_run(vm, false);
+    if (!vm_is_running(vm)) {
         vm->run_state = state;
-        qapi_event_send_stop(vm);
-    } else {
-        vm->run_state = state;
+        return true;
     }
+    if (!vm->accel->ops->pause(vm, STOP_TIMEOUT_MS, err)) {
+        return false;
+    }
+    vm_clock_run(vm, false);
+    vm->run_state = state;
+    qapi_event_send_stop(vm);
+    return true;
 }
 
-bool vm_stop(struct vm *vm, RunState state)
+bool vm_stop(struct vm *vm, RunState state, GError **err)
 {
     begin_change(vm);
-    bool was_running = vm_is_running(vm);
-
-    if (was_running) {
-        stop(vm, state);
-    }
+    bool ok = !vm_is_running(vm) || stop(vm, state, err);
     end_change(vm);
-    return was_running;
+    return ok;
 }
 
-bool vm_stop_to_migrate(struct vm *vm, RunState *before)
+bool vm_stop_to_migrate(struct vm *vm, RunState *before, GError **err)
 {
     begin_change(vm);
     bool ok = !vm_request_pending(vm);
 
     *before = vm->run_state;
-    if (ok) {
-        stop(vm, RUN_STATE_FINISH_MIGRATE);
+    if (ok && !stop(vm, RUN_STATE_FINISH_MIGRATE, err)) {
+        ok = false;
+    } else if (ok) {
         ok = !vm_request_pending(vm);
         if (!ok && *before == RUN_STATE_RUNNING) {
             vm_start(vm);
@@ -181,7 +186,12 @@ static void do_shutdown(struct vm *vm, ShutdownCause cause)
     qapi_event_send_shutdown(vm, guest_caused(cause), cause);
     /* somebody outside who wants the process to end gets that in any case */
     if (vm->no_shutdown && guest_caused(cause)) {
-        stop(vm, RUN_STATE_SHUTDOWN);
+        GError *err = NULL;
+
+        if (!stop(vm, RUN_STATE_SHUTDOWN, &err)) {
+            report_error("The machine cannot be stopped after its shutdown: %s", err->message);
+            g_error_free(err);
+        }
     } else {
         vm_exit(vm, cause == SHUTDOWN_CAUSE_HOST_ERROR ? 1 : 0);
     }
@@ -190,9 +200,11 @@ static void do_shutdown(struct vm *vm, ShutdownCause cause)
 static void do_reset(struct vm *vm, ShutdownCause cause)
 {
     bool was_running = vm_is_running(vm);
+    g_autoptr(GError) err = NULL;
 
-    if (was_running) {
-        vm->accel->ops->pause(vm);
+    if (was_running && !vm->accel->ops->pause(vm, STOP_TIMEOUT_MS, &err)) {
+        report_error("The machine cannot be reset: %s", err->message);
+        return;
     }
     board_reset(vm);
     vm->accel->ops->reset(vm);
@@ -212,8 +224,13 @@ static bool handle_one(struct vm *vm)
     struct vm_loop *loop = vm->loop;
 
     if (loop->stop) {
+        GError *err = NULL;
+
         loop->stop = false;
-        stop(vm, loop->stop_state);
+        if (!stop(vm, loop->stop_state, &err)) {
+            report_error("The machine cannot be stopped: %s", err->message);
+            g_error_free(err);
+        }
         return true;
     }
     if (loop->shutdown) {

@@ -115,7 +115,7 @@ bool kvm_slots_log(struct kvm *kvm, bool on, GError **err);
 bool kvm_vcpus_create(struct kvm *kvm, GError **err);
 void kvm_vcpus_destroy(struct kvm *kvm);
 void kvm_kick_all(struct vm *vm);
-void kvm_pause(struct vm *vm);
+bool kvm_pause(struct vm *vm, unsigned timeout_ms, GError **err); /* see accel_ops.pause */
 void kvm_resume(struct vm *vm);
 /*
  * Waits until every vCPU that is inside the guest now has left it once, so that what its hardware

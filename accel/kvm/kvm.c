@@ -170,15 +170,18 @@ static void kvm_reset(struct vm *vm)
     parts_tell(kvm_of(vm), offsetof(struct kvm_part_ops, reset));
 }
 
-static void accel_kvm_pause(struct vm *vm)
+static bool accel_kvm_pause(struct vm *vm, unsigned timeout_ms, GError **err)
 {
     struct kvm *kvm = kvm_of(vm);
     bool was = kvm->running;
 
-    kvm_pause(vm);
+    if (!kvm_pause(vm, timeout_ms, err)) {
+        return false;
+    }
     if (was) {
         parts_tell(kvm, offsetof(struct kvm_part_ops, stopped));
     }
+    return true;
 }
 
 static void accel_kvm_resume(struct vm *vm)

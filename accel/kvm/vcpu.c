@@ -197,33 +197,53 @@ static gpointer vcpu_thread(gpointer opaque)
     return NULL;
 }
 
-static bool all_parked(const struct kvm *kvm)
+/* One that is not parked, NULL: all are. */
+static const struct kvm_vcpu *find_busy(const struct kvm *kvm)
 {
     for (unsigned i = 0; i < kvm->vcpu_count; i++) {
         if (!kvm->vcpus[i].parked) {
-            return false;
+            return &kvm->vcpus[i];
         }
     }
-    return true;
+    return NULL;
 }
 
-void kvm_pause(struct vm *vm)
+bool kvm_pause(struct vm *vm, unsigned timeout_ms, GError **err)
 {
     struct kvm *kvm = kvm_of(vm);
+    gint64 end = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+    const struct kvm_vcpu *busy;
+    bool ran = kvm->running, late = false;
 
     /* the lock is dropped in the wait, so a resume may come between: this pause wins */
     for (;;) {
         bool was = kvm->running;
 
         kvm->running = false;
-        if (all_parked(kvm)) {
-            return;
+        busy = find_busy(kvm);
+        if (!busy || late) {
+            break;
         }
         for (unsigned i = 0; was && i < kvm->vcpu_count; i++) {
             kick(&kvm->vcpus[i]);
         }
-        cond_wait(&kvm->parked_cond, &vm->lock);
+        if (timeout_ms) {
+            late = !cond_wait_until(&kvm->parked_cond, &vm->lock, end);
+        } else {
+            cond_wait(&kvm->parked_cond, &vm->lock);
+        }
     }
+    if (!busy) {
+        return true;
+    }
+    error_set(err, FERRY_ERROR_HOST,
+              "vCPU %u has not left the guest for %g s: the host may be unable to bring a page of "
+              "its memory",
+              busy->vcpu->index, timeout_ms / 1000.0);
+    if (ran) {
+        kvm_resume(vm);
+    }
+    return false;
 }
 
 void kvm_resume(struct vm *vm)
@@ -339,7 +359,7 @@ void kvm_vcpus_destroy(struct kvm *kvm)
     if (!kvm->vcpus) {
         return;
     }
-    kvm_pause(vm);
+    kvm_pause(vm, 0, NULL);
     for (unsigned i = 0; i < kvm->vcpu_count; i++) {
         struct kvm_vcpu *v = &kvm->vcpus[i];
 

@@ -46,6 +46,14 @@ static void qtest_nothing(struct vm *vm)
     (void)vm;
 }
 
+static bool qtest_pause(struct vm *vm, unsigned timeout_ms, GError **err)
+{
+    (void)vm;
+    (void)timeout_ms;
+    (void)err;
+    return true;
+}
+
 static void qtest_irq_line(struct vm *vm, unsigned gsi, bool level)
 {
     struct qtest_accel *q = qtest_of(vm);
@@ -132,7 +140,7 @@ static const struct accel_ops qtest_ops = {
     .start = qtest_start,
     .stop = qtest_nothing,
     .resume = qtest_nothing,
-    .pause = qtest_nothing,
+    .pause = qtest_pause,
     .reset = qtest_nothing,
     .irq_line = qtest_irq_line,
     .msi = qtest_msi,

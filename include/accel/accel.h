@@ -27,10 +27,12 @@ struct accel_ops {
 
     /*
      * Lets vCPUs run / makes them stop. pause returns when none executes guest code; machine lock
-     * held, may be dropped inside. Neither touches the run state.
+     * held, may be dropped inside. Neither touches the run state. A vCPU may be held up in the
+     * host's kernel (a page of the guest that the host cannot bring); after timeout_ms, 0 for
+     * never, pause gives up, all of them run again, and *err (HOST) names one that did not stop.
      */
     void (*resume)(struct vm *vm);
-    void (*pause)(struct vm *vm);
+    bool (*pause)(struct vm *vm, unsigned timeout_ms, GError **err);
     /* Makes every vCPU look up from the guest once, so that it sees what has changed for it. Any
      * thread, no lock needed. NULL: no vCPUs run. */
     void (*kick)(struct vm *vm);

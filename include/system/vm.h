@@ -90,16 +90,16 @@ void vm_start(struct vm *vm);
 /*
  * Stops a running machine: the vCPUs (returns when none executes guest code any more; drops the
  * machine lock meanwhile), the virtual clock; emits STOP and sets the state, which is one of the
- * stopped ones. False, and nothing is changed, when it does not run or somebody else has stopped it
- * meanwhile.
+ * stopped ones. Nothing is changed when it does not run or somebody else has stopped it meanwhile.
+ * False and *err (HOST): a vCPU did not stop within ten seconds; the machine runs on.
  */
-bool vm_stop(struct vm *vm, RunState state);
+bool vm_stop(struct vm *vm, RunState state, GError **err);
 /*
  * Puts the machine, running or not, into finish-migrate; *before says from where. False: it was
- * asked for a reset, a shutdown or a stop, which goes first; the machine is as it was. Drops the
- * machine lock meanwhile.
+ * asked for a reset, a shutdown or a stop, which goes first, or (with *err) it could not be
+ * stopped, see vm_stop(); the machine is as it was. Drops the machine lock meanwhile.
  */
-bool vm_stop_to_migrate(struct vm *vm, RunState *before);
+bool vm_stop_to_migrate(struct vm *vm, RunState *before, GError **err);
 /* Sets a stopped state without STOP/RESUME (finish-migrate -> postmigrate). In postmigrate a reset
  * that was asked for is forgotten. */
 void vm_set_run_state(struct vm *vm, RunState state);

@@ -143,7 +143,7 @@ void fuzz_machine_reset(struct fuzz_machine *m)
     GError *err = NULL;
 
     if (vm_is_running(vm)) {
-        vm_stop(vm, RUN_STATE_PAUSED);
+        vm_stop(vm, RUN_STATE_PAUSED, NULL);
     }
     vm_set_run_state(vm, RUN_STATE_INMIGRATE);
     for (unsigned i = 0; i < FUZZ_BLOCKS; i++) {
@@ -295,7 +295,7 @@ void fuzz_machine_check_loaded(struct fuzz_machine *m)
     int64_t now;
 
     if (vm_is_running(m->vm)) {
-        vm_stop(m->vm, RUN_STATE_PAUSED);
+        vm_stop(m->vm, RUN_STATE_PAUSED, NULL);
     }
     first = fuzz_machine_devices(m);
     load_devices(m, first);

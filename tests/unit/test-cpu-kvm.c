@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -55,6 +56,8 @@ struct machine {
     struct x86_cpu *cpu;
     struct vm_config cfg;
     unsigned done;
+    atomic_bool hold; /* the vCPU that says it is done is held up */
+    atomic_bool held;
 };
 
 static void done_write(void *opaque, uint64_t offset, uint64_t value, unsigned size)
@@ -64,6 +67,11 @@ static void done_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
     (void)offset;
     (void)value;
     (void)size;
+    vm_unlock(m->vm);
+    for (atomic_store(&m->held, true); atomic_load(&m->hold);) {
+        g_usleep(1000);
+    }
+    vm_lock(m->vm);
     m->done++;
 }
 static const struct io_ops done_ops = { .write = done_write };
@@ -177,7 +185,7 @@ static void guest_writes(struct machine *m, const uint32_t *gpas)
         g_assert_cmpuint(i, <, 10000);
         breathe(m);
     }
-    m->vm->accel->ops->pause(m->vm);
+    m->vm->accel->ops->pause(m->vm, 0, NULL);
 }
 
 static void sync_block(struct machine *m, struct ram_block *b, unsigned long *bitmap)
@@ -354,7 +362,7 @@ static void check_concurrent(uint32_t ring)
     m->vm->accel->ops->resume(m->vm);
     thread = g_thread_new("sync", writer_thread, m);
     for (unsigned i = 0; i < 50; i++) {
-        m->vm->accel->ops->pause(m->vm);
+        m->vm->accel->ops->pause(m->vm, 0, NULL);
         breathe(m);
         m->vm->accel->ops->resume(m->vm);
         breathe(m);
@@ -362,7 +370,7 @@ static void check_concurrent(uint32_t ring)
     vm_unlock(m->vm);
     g_thread_join(thread);
     vm_lock(m->vm);
-    m->vm->accel->ops->pause(m->vm);
+    m->vm->accel->ops->pause(m->vm, 0, NULL);
     machine_free(m);
 }
 
@@ -408,7 +416,7 @@ static void test_run_stop(void)
             kvm_run_on_vcpu(m->vm->vcpus[i % 2], on_vcpu, &count, true);
             kvm_run_on_vcpu(m->vm->vcpus[i % 2], on_vcpu, &count, false);
         }
-        m->vm->accel->ops->pause(m->vm);
+        m->vm->accel->ops->pause(m->vm, 0, NULL);
         if (i % 10 == 0) {
             uint64_t ax = guest_ax(m);
 
@@ -421,6 +429,37 @@ static void test_run_stop(void)
         breathe(m);
     }
     g_assert_cmpuint(count, ==, 50);
+    machine_free(m);
+}
+
+/* A vCPU that the host holds up does not hold up who wants to stop it for ever. */
+static void test_stuck(void)
+{
+    struct machine *m = have_kvm() ? machine_new(2, 0) : NULL;
+    g_autoptr(GError) err = NULL;
+    gint64 begun;
+
+    if (!m) {
+        return;
+    }
+    memset(m->ram->host + LIST, 0, 2);
+    begin_at(m, CODE);
+    atomic_store(&m->hold, true);
+    m->vm->accel->ops->resume(m->vm);
+    while (!atomic_load(&m->held)) {
+        breathe(m);
+    }
+    begun = g_get_monotonic_time();
+    g_assert_false(m->vm->accel->ops->pause(m->vm, 100, &err));
+    g_assert_cmpint(g_get_monotonic_time() - begun, <, 5 * G_TIME_SPAN_SECOND);
+    g_assert_error(err, FERRY_ERROR, FERRY_ERROR_HOST);
+    g_assert_true(g_str_has_prefix(err->message, "vCPU 0 has not left the guest for 0.1 s"));
+    /* it goes on as if nothing had been asked, and can be stopped when nothing holds it up */
+    atomic_store(&m->hold, false);
+    while (!m->done) {
+        breathe(m);
+    }
+    g_assert_true(m->vm->accel->ops->pause(m->vm, 10000, NULL));
     machine_free(m);
 }
 
@@ -444,7 +483,7 @@ static void test_triple_fault(void)
         breathe(m);
     }
     g_assert_true(vm_request_pending(m->vm));
-    m->vm->accel->ops->pause(m->vm);
+    m->vm->accel->ops->pause(m->vm, 0, NULL);
     machine_free(m);
 }
 
@@ -703,6 +742,7 @@ int main(int argc, char **argv)
     g_test_add_func("/cpu-kvm/concurrent-log", test_concurrent_log);
     g_test_add_func("/cpu-kvm/concurrent-ring", test_concurrent_ring);
     g_test_add_func("/cpu-kvm/run-stop", test_run_stop);
+    g_test_add_func("/cpu-kvm/stuck", test_stuck);
     g_test_add_func("/cpu-kvm/triple-fault", test_triple_fault);
     g_test_add_func("/cpu-kvm/registers", test_registers);
     g_test_add_func("/cpu-kvm/vectors", test_vectors);
