@@ -257,7 +257,7 @@ class Terminate(LifeCase):
         self.ends(src)
         self.assertLess(time.monotonic() - start, 3 * migrate.scaled(1))
         relay.close()
-        dst.wait(1)
+        self.ends(dst)  # nothing came to it: it waits on
 
     def test_with_a_command_that_hangs(self):
         src = self.start()
