@@ -38,6 +38,10 @@ class Failed(Exception):
     """A run that gave no figures."""
 
 
+class EndedEarly(Failed):
+    """The guest happened to write little for a moment, and rounds that were to go on ended."""
+
+
 # ---- CPU time ----
 
 def process_cpu_s(pid):
@@ -135,13 +139,20 @@ def hold(src, case):
     """
     def snap():
         info = src.cmd("query-migrate")
-        if info["status"] != "active":
-            raise Failed("The rounds came to an end by themselves")
+        if info["status"] not in ("setup", "active"):
+            raise EndedEarly("The rounds came to an end by themselves")
         return work_cpu_s(src), info.get("xbzrle-cache", {}).get("pages", 0)
 
     def wait_round(number):
-        while src.qmp.wait_event("MIGRATION_PASS", timeout=MIGRATE_S)["data"]["pass"] < number:
-            pass
+        end = time.monotonic() + MIGRATE_S
+        while time.monotonic() < end:
+            snap()
+            try:
+                if src.qmp.wait_event("MIGRATION_PASS", timeout=2)["data"]["pass"] >= number:
+                    return
+            except AssertionError:
+                pass  # none in this time
+        raise Failed(f"No round {number}")
 
     # Ferry goes on as long as a pause would be endless; QEMU would stop at once
     endless = "avail-switchover-bandwidth"
