@@ -120,7 +120,7 @@ def _doc_case(case):
     return "\n".join(lines) + "\n"
 
 
-def write_doc(path, head, runs, cases):
+def write_doc(path, head, runs, cases, others=()):
     """Puts the figures between their marks in a Markdown file."""
     with open(path, encoding="utf-8") as f:
         text = f.read()
@@ -130,4 +130,5 @@ def write_doc(path, head, runs, cases):
              f"{', itself a virtual machine' if head['virtual'] else ''}), {head['memory_mib'] / 1024:.0f} GiB, "
              f"Linux {head['kernel']}, KVM: {head['kvm']}. {programs}.\n\n")
     with open(path, "w", encoding="utf-8") as f:
-        f.write(text[:begin] + intro + "\n".join(_doc_case(c) for c in cases) + text[end:])
+        f.write(text[:begin] + intro + "\n".join([_doc_case(c) for c in cases] + list(others))
+                + text[end:])
