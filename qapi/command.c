@@ -7,6 +7,7 @@
  * they mean.
  */
 #include "qapi/command.h"
+#include "command-internal.h"
 
 #include <string.h>
 
@@ -23,9 +24,8 @@ const struct qmp_command *qmp_command_find(const char *name)
     return NULL;
 }
 
-/* Reads the arguments; *arg is what the handler gets. */
-static bool read_arguments(const struct qmp_command *command, json_t *arguments, void **arg,
-                           GError **err)
+bool qmp_arguments_read(const struct qmp_command *command, json_t *arguments, void **arg,
+                        GError **err)
 {
     static const struct qapi_type no_arguments = { .kind = QAPI_KIND_OBJECT, .name = "object" };
     json_t *args = arguments ? json_incref(arguments) : json_object();
@@ -41,7 +41,7 @@ static bool read_arguments(const struct qmp_command *command, json_t *arguments,
     return ok;
 }
 
-static void free_arguments(const struct qmp_command *command, void *arg)
+void qmp_arguments_free(const struct qmp_command *command, void *arg)
 {
     if (!command->gen) {
         json_decref(arg);
@@ -60,11 +60,11 @@ json_t *qmp_command_call(const struct qmp_command *command, struct vm *vm, json_
     void *arg = NULL;
     bool ok;
 
-    if (!read_arguments(command, arguments, &arg, err)) {
+    if (!qmp_arguments_read(command, arguments, &arg, err)) {
         return NULL;
     }
     ok = command->call(vm, arg, &ret, &local);
-    free_arguments(command, arg);
+    qmp_arguments_free(command, arg);
     if (ok) {
         g_clear_error(&local); /* a handler that succeeds has nothing to complain about */
         return ret ? ret : json_object();
@@ -76,43 +76,6 @@ json_t *qmp_command_call(const struct qmp_command *command, struct vm *vm, json_
     }
     g_propagate_error(err, local);
     return NULL;
-}
-
-void qmp_command_start(const struct qmp_command *command, struct vm *vm, json_t *arguments,
-                       struct qmp_answer *answer)
-{
-    g_autoptr(GError) error = NULL;
-    void *arg = NULL;
-
-    if (!command->call_deferred) {
-        json_t *ret = qmp_command_call(command, vm, arguments, &error);
-
-        answer->send(answer, ret, error);
-        return;
-    }
-    if (read_arguments(command, arguments, &arg, &error)) {
-        bool started = command->call_deferred(vm, arg, answer, &error);
-
-        free_arguments(command, arg);
-        if (started) {
-            return;
-        }
-    }
-    answer->send(answer, NULL, error);
-}
-
-void qmp_answer_give(struct qmp_answer *answer, const struct qapi_type *type, void *value,
-                     GError *error)
-{
-    void *const *result = value;
-
-    if (*result) {
-        answer->send(answer, qapi_write(type, value), NULL);
-        qapi_clear(type, value);
-    } else {
-        answer->send(answer, NULL, error);
-    }
-    g_clear_error(&error);
 }
 
 json_t *qapi_introspection(void)

@@ -460,7 +460,7 @@ static void compare_host(const MigrationSide *s, const MigrationSide *d, GPtrArr
         WARNING(HOST, "cpus",
                 "Of the %" PRIu32 " CPUs of the destination's host about %.1f are busy, which does "
                 "not leave the %" PRIu32 " that the guest may use",
-                h->cpus, h->load, s->vcpus);
+                h->cpus, MIN(h->load, h->cpus), s->vcpus);
     }
 }
 
