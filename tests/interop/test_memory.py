@@ -49,7 +49,7 @@ class NeverTouched(InteropCase):
                     dst.cmd("cont")
                     dst.guest.box.command("u")
                     dst.serial_line("UNTOUCHED pages=[1-9][0-9]* bad=0")
-                    dst.guest.check()
+                    self.check_well(dst)
                     for vm in (src, dst):
                         vm.quit()
 

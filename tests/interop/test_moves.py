@@ -84,7 +84,7 @@ class Moves(InteropCase):
                 self.assert_memory_equal(src, dst)
                 dst.guest.verify_from_outside(7)
                 dst.cmd("cont")
-                dst.guest.check()
+                self.check_well(dst)
                 for vm in (src, dst):
                     vm.quit()
 
@@ -99,7 +99,7 @@ class Moves(InteropCase):
                 self.assertEqual(dst.serial(), "")
                 dst.cmd("cont")
                 dst.guest.wait_ready()
-                dst.guest.check()
+                self.check_well(dst)
 
     def test_started_with_S(self):
         """-S of the destination keeps the guest paused there."""
@@ -164,7 +164,7 @@ class Moves(InteropCase):
                 dst.wait_state("paused")
                 self.assert_memory_equal(src, dst)
                 dst.cmd("cont")
-                dst.guest.check()
+                self.check_well(dst)
 
 
 class Transports(InteropCase):
@@ -220,7 +220,7 @@ class Capabilities(InteropCase):
                 migrate.set_capabilities(src, dst, x_ignore_shared=True)
                 dst.cmd("migrate-incoming", uri=self.uri)
                 migrate.move(src, dst, self.uri)
-                dst.guest.check()
+                self.check_well(dst)
                 self.assertLess(migrate.info(src)["ram"]["transferred"], 1 << 20)
                 for vm in (src, dst):
                     vm.quit()

@@ -64,7 +64,7 @@ class Rules(InteropCase):
             if not self.matches(wanted, got):
                 self.fail(f"{who}: {got}, and {wanted} was expected")
         if rule.ferry == "running" and not rule.unwell:
-            machines[FERRY].guest.check()
+            self.check_well(machines[FERRY])
         for vm in machines.values():
             if vm.alive():
                 vm.kill()
