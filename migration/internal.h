@@ -26,6 +26,8 @@
 #include "qapi/qapi-types.h"
 #include "util/sync.h"
 
+struct dirty_limits;
+struct dirty_rate;
 struct premap;
 struct ram_load;
 struct return_path;
@@ -75,6 +77,8 @@ struct migration {
     unsigned operator_blocker; /* machine; handle of migrate-set-blocker, 0: none */
     struct incoming *in;       /* machine */
     bool incoming_defer;       /* machine; migrate-incoming may be used */
+    struct dirty_rate *dirty_rate;     /* machine */
+    struct dirty_limits *dirty_limits; /* machine */
     struct premap *premap;     /* made with the machine, then of the incoming thread */
 };
 

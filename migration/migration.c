@@ -5,6 +5,8 @@
 
 #include <fcntl.h>
 
+#include "migration/converge/dirty-limit.h"
+#include "migration/converge/dirty-rate.h"
 #include "migration/internal.h"
 #include "migration/ram/premap.h"
 #include "migration/vmstate.h"
@@ -39,6 +41,8 @@ bool migration_init(struct vm *vm, const struct vm_config *cfg, GError **err)
     cond_init(&m->cond);
     migration_options_init(&m->options);
     policy_default(&m->policy);
+    m->dirty_rate = dirty_rate_new(vm);
+    m->dirty_limits = dirty_limits_new(vm);
     vm->migration = m;
     migration_register_vm_state(m);
     return true;
@@ -67,6 +71,8 @@ void migration_free(struct vm *vm)
     migration_checks_end(m);
     g_ptr_array_unref(m->checks);
     incoming_free(m->in);
+    dirty_rate_free(m->dirty_rate);
+    dirty_limits_free(m->dirty_limits);
     premap_free(m->premap);
     savevm_unregister(vm->savevm, m);
     g_ptr_array_free(m->blockers, TRUE);

@@ -11,8 +11,9 @@
  * made so short that this is about 10 ms, so that the guest's timers live even where the limit is a
  * hundredth of what the guest would write.
  *
- * A sleep is never longer than REST_MAX_NS: what a thread was kept from (a busy host, a lock) is
- * not the guest's debt.
+ * A sleep is never longer than REST_MAX_NS, so that the guest's timers live; what a limit wants
+ * beyond that is slept after the next slices. For the throttle nothing is carried over: what a
+ * thread was kept from (a busy host, a lock) is not the guest's debt.
  */
 #include "system/throttle.h"
 
@@ -24,6 +25,7 @@
 #define PERIOD_NS    (10 * INT64_C(1000000))
 #define SLICE_MIN_NS (50 * INT64_C(1000))
 #define REST_MAX_NS  (100 * INT64_C(1000000))
+#define OWED_MAX_NS  (500 * INT64_C(1000000))
 /* A thread that used less than a quarter of its slice was mostly halted. */
 #define BUSY_FACTOR 4
 
@@ -79,11 +81,11 @@ int64_t vcpu_pace_slice_ns(const struct vcpu *vcpu, struct vcpu_pace *pace)
     }
     if (atomic_load(&vcpu->limit.pages_per_s)) {
         if (!pace->limit_slice_ns) {
-            pace->limit_slice_ns = PERIOD_NS / 10; /* nothing is known yet */
+            pace->limit_slice_ns = 2 * SLICE_MIN_NS; /* nothing is known yet */
         }
         slice = slice ? MIN(slice, pace->limit_slice_ns) : pace->limit_slice_ns;
     } else {
-        pace->limit_slice_ns = 0;
+        pace->limit_slice_ns = pace->owed_ns = 0;
     }
     return slice;
 }
@@ -101,7 +103,8 @@ static int64_t limit_rest(uint64_t pages_per_s, struct vcpu_pace *pace, int64_t 
         aim = CLAMP(aim, pace->limit_slice_ns / 8, pace->limit_slice_ns * 2);
     }
     pace->limit_slice_ns = CLAMP(aim, SLICE_MIN_NS, PERIOD_NS);
-    return cost_ns - ran_ns;
+    pace->owed_ns = CLAMP(pace->owed_ns + cost_ns - ran_ns, 0, OWED_MAX_NS);
+    return MIN(pace->owed_ns, REST_MAX_NS);
 }
 
 int64_t vcpu_pace_rest_ns(struct vcpu *vcpu, struct vcpu_pace *pace, int64_t ran_ns,
@@ -118,10 +121,12 @@ int64_t vcpu_pace_rest_ns(struct vcpu *vcpu, struct vcpu_pace *pace, int64_t ran
         rest = MIN(charged, REST_MAX_NS) * percent / (100 - (int64_t)percent);
     }
     if (limit) {
-        int64_t owed = CLAMP(limit_rest(limit, pace, ran_ns, dirtied), 0, REST_MAX_NS);
+        int64_t due = limit_rest(limit, pace, ran_ns, dirtied);
 
-        atomic_fetch_add(&vcpu->limit.slept_ns, owed);
-        rest = MAX(rest, owed);
+        atomic_fetch_add(&vcpu->limit.slept_ns, due);
+        rest = MAX(rest, due);
     }
-    return MIN(rest, REST_MAX_NS);
+    rest = MIN(rest, REST_MAX_NS);
+    pace->owed_ns = MAX(pace->owed_ns - rest, 0);
+    return rest;
 }

@@ -14,6 +14,7 @@
  * All hold dirty_lock over taking and resetting together.
  */
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -79,45 +80,67 @@ void kvm_ring_unmap(struct kvm_vcpu *v)
     v->ring = NULL;
 }
 
+static struct kvm_dirty_gfn *entry(struct kvm_vcpu *v, uint64_t n)
+{
+    return &v->ring[n & (v->kvm->ring_entries - 1)];
+}
+
+static bool is_dirty(const struct kvm_dirty_gfn *e)
+{
+    return __atomic_load_n(&e->flags, __ATOMIC_ACQUIRE) & KVM_DIRTY_GFN_F_DIRTY;
+}
+
+/*
+ * Counts the entries that are new. What KVM itself writes (an emulated instruction, a clock) puts
+ * an entry each time, also for a page that has one already; those that follow closely are not
+ * counted again.
+ */
+static void ring_scan(struct kvm_vcpu *v)
+{
+    while (v->ring_seen - v->ring_next < v->kvm->ring_entries && is_dirty(entry(v, v->ring_seen))) {
+        const struct kvm_dirty_gfn *e = entry(v, v->ring_seen);
+        uint64_t *recent = &v->ring_recent[e->offset % KVM_RING_RECENT];
+        uint64_t key = (uint64_t)e->slot << 48 | (e->offset + 1);
+
+        v->ring_dirtied += *recent != key;
+        *recent = key;
+        v->ring_seen++;
+    }
+}
+
 static uint32_t ring_take(struct kvm_vcpu *v)
 {
     struct kvm *kvm = v->kvm;
     uint32_t taken = 0;
 
-    while (taken < kvm->ring_entries) {
-        struct kvm_dirty_gfn *e = &v->ring[v->ring_next & (kvm->ring_entries - 1)];
+    ring_scan(v);
+    for (; v->ring_next < v->ring_seen; v->ring_next++, taken++) {
+        struct kvm_dirty_gfn *e = entry(v, v->ring_next);
 
-        if (!(__atomic_load_n(&e->flags, __ATOMIC_ACQUIRE) & KVM_DIRTY_GFN_F_DIRTY)) {
-            break;
-        }
         if (e->slot < kvm->slot_count && kvm->slots[e->slot].bits &&
             e->offset < kvm->slots[e->slot].pages) {
             kvm->fresh += !bitmap_test(kvm->slots[e->slot].bits, e->offset);
             bitmap_set(kvm->slots[e->slot].bits, e->offset);
         }
         __atomic_store_n(&e->flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
-        v->ring_next++;
-        taken++;
+    }
+    if (taken) {
+        memset(v->ring_recent, 0, sizeof(v->ring_recent)); /* they are armed again */
     }
     return taken;
 }
 
 uint64_t kvm_ring_dirtied(struct kvm_vcpu *v)
 {
-    struct kvm *kvm = v->kvm;
     uint64_t n;
 
     if (!v->ring) {
         return 0;
     }
-    mutex_lock(&kvm->dirty_lock);
-    n = v->ring_next;
-    while (n - v->ring_next < kvm->ring_entries &&
-           __atomic_load_n(&v->ring[n & (kvm->ring_entries - 1)].flags, __ATOMIC_ACQUIRE) &
-               KVM_DIRTY_GFN_F_DIRTY) {
-        n++;
-    }
-    mutex_unlock(&kvm->dirty_lock);
+    mutex_lock(&v->kvm->dirty_lock);
+    ring_scan(v);
+    n = v->ring_dirtied;
+    mutex_unlock(&v->kvm->dirty_lock);
     return n;
 }
 
@@ -126,13 +149,15 @@ uint64_t kvm_vcpu_dirtied(struct vcpu *vcpu)
     return kvm_ring_dirtied(vcpu->accel_data);
 }
 
-/* Returns the number taken from the fullest ring. */
-static uint32_t take_all(struct kvm *kvm)
+/* Those with at least so many entries; returns the number taken from the fullest ring. */
+static uint32_t take(struct kvm *kvm, uint32_t least)
 {
     uint32_t most = 0, total = 0;
 
     for (unsigned i = 0; i < kvm->vcpu_count; i++) {
-        uint32_t n = kvm->vcpus[i].ring ? ring_take(&kvm->vcpus[i]) : 0;
+        struct kvm_vcpu *v = &kvm->vcpus[i];
+        uint32_t n =
+            v->ring && is_dirty(entry(v, v->ring_next + MAX(least, 1u) - 1)) ? ring_take(v) : 0;
 
         total += n;
         most = MAX(most, n);
@@ -146,7 +171,7 @@ static uint32_t take_all(struct kvm *kvm)
 
 void kvm_ring_harvest(struct kvm *kvm)
 {
-    take_all(kvm);
+    take(kvm, 0);
 }
 
 void kvm_ring_full(struct kvm_vcpu *v)
@@ -155,7 +180,8 @@ void kvm_ring_full(struct kvm_vcpu *v)
 
     mutex_lock(&kvm->dirty_lock);
     kvm->ring_full++;
-    take_all(kvm);
+    kvm->ring_harvested += ring_take(v);
+    kvm_vm_ioctl(kvm->vm, KVM_RESET_DIRTY_RINGS, NULL);
     mutex_unlock(&kvm->dirty_lock);
 }
 
@@ -166,7 +192,8 @@ static gpointer reaper_thread(gpointer opaque)
 
     mutex_lock(&kvm->dirty_lock);
     while (!kvm->reaper_quit) {
-        uint32_t most = take_all(kvm);
+        /* a page that is armed again costs its vCPU a fault: rings with room are left alone */
+        uint32_t most = take(kvm, kvm->ring_entries / 16);
 
         if (most > kvm->ring_entries / 4) {
             wait_ms = MAX(wait_ms / 2, (unsigned)REAP_MIN_MS);

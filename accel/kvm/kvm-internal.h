@@ -17,6 +17,9 @@
 /* Makes a vCPU thread leave KVM_RUN. */
 #define KVM_KICK_SIGNAL SIGUSR1
 
+/* Pages of a ring that are remembered to be counted once. */
+#define KVM_RING_RECENT 64
+
 /* One KVM memory slot per RAM map, same index; the slot id is the index. */
 struct kvm_slot {
     const struct ram_map *map;
@@ -49,7 +52,10 @@ struct kvm_vcpu {
 
     /* dirty ring; dirty_lock */
     struct kvm_dirty_gfn *ring;
-    uint64_t ring_next; /* entries taken since the vCPU was made */
+    uint64_t ring_next;    /* entries taken since the vCPU was made */
+    uint64_t ring_seen;    /* entries looked at, at least ring_next */
+    uint64_t ring_dirtied; /* pages in them */
+    uint64_t ring_recent[KVM_RING_RECENT]; /* of those since the last reset */
 
     /* brakes; the vCPU's thread alone */
     struct vcpu_pace pace;

@@ -15,6 +15,7 @@ struct vcpu;
 
 struct vcpu_pace {
     int64_t limit_slice_ns; /* follows how fast the vCPU writes */
+    int64_t owed_ns;        /* to be slept for pages that were written */
 };
 
 /* Is there a brake on it at all? Any thread. */

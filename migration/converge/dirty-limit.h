@@ -13,8 +13,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct dirty_limits;
 struct migration_round;
 struct outgoing;
+struct vm;
+
+/* The operator's limits of a machine. Machine lock held. */
+struct dirty_limits *dirty_limits_new(struct vm *vm);
+void dirty_limits_free(struct dirty_limits *l);
 
 void dirty_limit_begin(struct outgoing *out);
 void dirty_limit_round(struct outgoing *out, const struct migration_round *round);

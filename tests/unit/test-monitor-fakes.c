@@ -22,6 +22,8 @@ void fake_never_called(void)
     g_assert_not_reached();
 }
 #define FAKE(name) __asm__(".globl qmp_" #name "\n.set qmp_" #name ", fake_never_called")
+FAKE(calc_dirty_rate);
+FAKE(cancel_vcpu_dirty_limit);
 FAKE(migrate_clear_blocker);
 FAKE(migrate_continue);
 FAKE(migrate_incoming);
@@ -34,10 +36,13 @@ FAKE(object_add);
 FAKE(object_del);
 FAKE(qom_list);
 FAKE(qom_list_types);
+FAKE(query_dirty_rate);
 FAKE(query_machines);
 FAKE(query_memory_size_summary);
 FAKE(query_migrate_policy);
 FAKE(query_target);
+FAKE(query_vcpu_dirty_limit);
+FAKE(set_vcpu_dirty_limit);
 FAKE(system_powerdown);
 FAKE(system_reset);
 FAKE(x_migrate_hold);

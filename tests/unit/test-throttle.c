@@ -183,15 +183,15 @@ static void test_share(struct fixture *f, gconstpointer data)
     g_assert_cmpint(vcpu_pace_rest_ns(&f->vcpu, &f->pace, 10 * MS, 10 * MS, 0), ==, 0);
 }
 
-/* A vCPU that writes `rate` pages a second while it runs, for two seconds; what it wrote a second
- * in the last one. */
+/* A vCPU that writes `rate` pages a second while it runs, for four seconds; what it wrote a second
+ * in the last two. */
 static double limited(struct fixture *f, double rate, int64_t *longest_rest)
 {
     int64_t now = 0, from = 0;
     double pages = 0;
 
     *longest_rest = 0;
-    while (now < 2000 * MS) {
+    while (now < 4000 * MS) {
         int64_t slice = vcpu_pace_slice_ns(&f->vcpu, &f->pace);
         double wrote = rate * (double)slice / 1e9;
         int64_t rest;
@@ -199,7 +199,7 @@ static double limited(struct fixture *f, double rate, int64_t *longest_rest)
         g_assert_cmpint(slice, >, 0);
         rest = vcpu_pace_rest_ns(&f->vcpu, &f->pace, slice, slice, (uint64_t)wrote);
         now += slice + rest;
-        if (now < 1000 * MS) {
+        if (now < 2000 * MS) {
             from = now;
         } else {
             pages += wrote;
