@@ -24,6 +24,7 @@ class Case:
     watch: bool = False  # see the pause by the guest's signs of life too
     ask: bool = False  # ask all the time, on a second monitor
     sparse: bool = False  # memory files with nothing in them, instead of warm ones
+    anonymous: bool = False  # plain memory that nobody has touched, and no workload in it
     cross: bool = False  # also between Ferry and QEMU
     quick: bool = False  # part of --quick
 
@@ -45,6 +46,17 @@ CASES = [
     Case("idle-oneway", "random data, idle guest", return_path=False),
     Case("untouched", "64 MiB of random data, the rest never touched, idle guest",
          guest="idle=1 data=random mem=64M", sparse=True),
+    Case("untouched-4g", "memory that no guest has touched, only its firmware ran", memory=4096,
+         anonymous=True),
+    Case("untouched-16g", "memory that no guest has touched, only its firmware ran", memory=16384,
+         anonymous=True),
+    Case("idle-limit10", "random data, idle guest, downtime-limit 10 ms", downtime_ms=10),
+    Case("busy50k", "random data, 50,000 pages of 512 MiB written a second",
+         guest="ws=512M rate=50000 pattern=random data=random precheck=0 vrate=0"),
+    Case("busy50k-limit10", "random data, 50,000 pages of 512 MiB written a second, "
+         "downtime-limit 10 ms",
+         guest="ws=512M rate=50000 pattern=random data=random precheck=0 vrate=0",
+         downtime_ms=10),
     Case("busy", "random data, 5000 pages written a second",
          guest="rate=5000 pattern=random data=random vrate=1000", cross=True, quick=True),
     Case("busy-limited", "random data, 5000 pages written a second",
