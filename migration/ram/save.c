@@ -296,6 +296,20 @@ static void account(struct ram_save *rs, const struct progress *p)
     mutex_unlock(&rs->stats_lock);
 }
 
+/* The destination's memory is zero: pages of the chunk that the host holds nothing for are done. */
+static void skip_untouched(struct ram_save *rs, struct save_block *sb, struct progress *p)
+{
+    uint64_t first = rs->at_page, n = rs->chunk_end - first, to;
+
+    for (uint64_t from = bitmap_next_set(rs->untouched, n, 0); from < n;
+         from = bitmap_next_set(rs->untouched, n, to)) {
+        to = bitmap_next_clear(rs->untouched, n, from);
+        dirty_set_remove(&sb->dirty, first + from, to - from);
+        p->zero += to - from;
+        p->untouched += to - from;
+    }
+}
+
 /* Sends the run of dirty pages at the cursor, which moves on. False: the allowance is used up. */
 static bool send_run(struct ram_save *rs, struct stream_out *o, struct save_block *sb,
                      uint64_t pages, uint64_t stop_at, bool last, struct progress *p)
@@ -324,6 +338,9 @@ static bool send_block(struct ram_save *rs, struct stream_out *o, struct save_bl
         }
         if (rs->at_page >= rs->chunk_end) {
             enter_chunk(rs, sb);
+            if (rs->first_round && rs->config.zeroed) {
+                skip_untouched(rs, sb, p);
+            }
         }
         while ((run = dirty_set_next_run(&sb->dirty, rs->at_page, rs->chunk_end, &rs->at_page))) {
             if (!send_run(rs, o, sb, run, stop_at, last, p)) {
