@@ -18,6 +18,7 @@ class Case:
     bandwidth: int = UNLIMITED
     downtime_ms: int = 300
     xbzrle: int = 0  # MiB of its cache; 0: off
+    converge: bool = False  # auto-converge, and see how the guest gets on
     # Rounds without end: bytes per second from the second round on, and for how many seconds; then
     # without limit. The migration ends after that and not before.
     hold: tuple = ()
@@ -68,6 +69,12 @@ CASES = [
     Case("asked", "random data, 5000 pages written a second, at most 256 MiB/s; a client asks "
          "query-migrate every 5 ms",
          guest="rate=5000 pattern=random data=random vrate=1000", bandwidth=256 * MIB, ask=True),
+    Case("converge-limited", "1 GiB of random data written over and over as fast as possible, "
+         "auto-converge", guest="mem=1G rate=max pattern=seq data=random precheck=0 vrate=0",
+         memory=1088, bandwidth=400 * MIB, converge=True),
+    Case("converge", "the same without a limit",
+         guest="mem=1G rate=max pattern=seq data=random precheck=0 vrate=0", memory=1088,
+         converge=True),
     Case("small", "random data, idle guest: fixed costs", memory=16, quick=True),
     # Each round must be more than QEMU sends at once (a tenth of a second of the limit), else QEMU
     # finds nothing dirty behind it and ends.

@@ -9,6 +9,7 @@ end, both say by events where they are.
   cpu      CPU time of both processes in that time and a little after it, threads that have ended
            included, vCPU threads not
   prepare  CPU time of the destination before it, from its start
+  work/s   pages that the guest wrote a second during the move, and in the worst second of it
   ns/page  CPU time of the source for each page that went as what has changed in it (xbzrle), while
            nothing else is sent
 """
@@ -20,7 +21,7 @@ import time
 
 from cases import UNLIMITED
 from host import OtherLoad
-from watch import Asker, Pause
+from watch import Asker, Pause, Work
 
 MIB = 1 << 20
 CHUNK = 4 * MIB
@@ -134,6 +135,7 @@ def start(machine, binary, case, ram_path, incoming):
     vm.cmd("migrate-set-capabilities", capabilities=[
         {"capability": "events", "state": True},
         {"capability": "return-path", "state": case.return_path},
+        {"capability": "auto-converge", "state": case.converge},
         {"capability": "xbzrle", "state": bool(case.xbzrle)}])
     vm.cmd("migrate-set-parameters", max_bandwidth=case.bandwidth,
            downtime_limit=1 if case.hold else case.downtime_ms)
@@ -233,6 +235,7 @@ def measure(machine, programs, case, memory):
 
     pause_seen = Pause(memory.src, memory.dst) if case.watch else None
     asker = Asker(memory_path_for_ask(memory.src)) if case.ask else None
+    work_seen = Work(memory.src, memory.dst) if case.converge else None
     other = OtherLoad()
     before = work_cpu_s(src), work_cpu_s(dst)
     all_before = process_cpu_s(src.process.pid) + process_cpu_s(dst.process.pid)
@@ -242,6 +245,7 @@ def measure(machine, programs, case, memory):
     wait_completed(src)
     dst.qmp.wait_event("RESUME")
     whole = time.monotonic() - begun
+    worked = work_seen.result() if work_seen else None
     time.sleep(TRAIL_S)
     after = work_cpu_s(src), work_cpu_s(dst)
     watched = pause_seen.result() if pause_seen else None
@@ -272,6 +276,8 @@ def measure(machine, programs, case, memory):
         if watched is None:
             raise Failed("The guest was not seen on both sides")
         figures["seen_ms"] = watched
+    if worked:
+        figures["work"], figures["worst"] = worked
     if asked:
         figures["asked_p99_ms"] = asked[1]
         figures["asked_max_ms"] = asked[2]

@@ -17,11 +17,13 @@ COLUMNS = [
     ("sent_mib", "sent MiB", 1),
     ("used_mib", "dest MiB", 0),
     ("rounds", "rounds", 0),
+    ("work", "work/s", 0),
+    ("worst", "worst/s", 0),
     ("changed_ns", "ns/page", 0),
     ("asked_p99_ms", "p99 ms", 2),
     ("asked_max_ms", "max ms", 2),
 ]
-RATIOS = ("whole_ms", "pause_ms", "seen_ms", "cpu_ms", "changed_ns")
+RATIOS = ("whole_ms", "pause_ms", "seen_ms", "cpu_ms", "work", "worst", "changed_ns")
 NAME = 18
 WIDTH = 10
 
@@ -91,7 +93,7 @@ def print_case(case, rows):
 
 # of these, what a case has
 DOC_COLUMNS = ("whole_ms", "pause_ms", "seen_ms", "predicted", "cpu_ms", "cpu_source_ms", "cpu_destination_ms", "sent_mib",
-               "used_mib", "asked_p99_ms", "asked_max_ms")
+               "used_mib", "asked_p99_ms", "asked_max_ms", "work", "worst")
 DOC_BEGIN = "<!-- figures: written by tests/bench/run --doc -->\n"
 DOC_END = "<!-- end of figures -->\n"
 

@@ -4,6 +4,7 @@ Who looks on while a guest moves, in processes of their own so that they do not 
 
   Pause    the guest's signs of life in both memory files: from the last one at the source to the
            first at the destination. The guest's own clock would not do: a QEMU stops it meanwhile.
+  Work     the pages that the guest writes, over the whole of the move and in its worst second
   Asker    a client on a monitor of its own that asks query-migrate every five milliseconds; how long
            each answer took.
 """
@@ -22,11 +23,17 @@ from guest_mailbox import ADDR, DEFINES, STRUCTS
 LOOK_S = 0.0003
 ASK_S = 0.005
 TRAIL_S = 2.0
+WORK_LOOK_S = 0.02
 LOOPS = ADDR + DEFINES["MAILBOX_CPU_OFF"] + 8 * STRUCTS["mailbox_cpu"].index("loops")
+WRITES = ADDR + DEFINES["MAILBOX_CPU_OFF"] + 8 * STRUCTS["mailbox_cpu"].index("writes")
 
 
 def loops(memory):
     return struct.unpack_from("<Q", memory, LOOPS)[0]
+
+
+def writes(memory):
+    return struct.unpack_from("<Q", memory, WRITES)[0]
 
 
 class Worker:
@@ -77,6 +84,32 @@ class Pause(Worker):
                     give_up = now + TRAIL_S
                 time.sleep(LOOK_S)
         pipe.send((arrived - last) * 1e3 if there is not None else None)
+
+
+class Work(Worker):
+    """(average, worst second) in pages a second; a move of less than a second has no worst one."""
+
+    @staticmethod
+    def work(pipe, source, destination):
+        with open(source, "rb") as a, open(destination, "rb") as b:
+            src = mmap.mmap(a.fileno(), 0, prot=mmap.PROT_READ)
+            dst = mmap.mmap(b.fileno(), 0, prot=mmap.PROT_READ)
+            # what an earlier guest left in the destination's file counts only once it has moved on
+            stale = writes(dst)
+            seen = [(time.monotonic(), writes(src))]
+            while not pipe.poll():
+                time.sleep(WORK_LOOK_S)
+                there = writes(dst)
+                seen.append((time.monotonic(), max(writes(src), there if there != stale else 0)))
+        worst, at = None, 0
+        for when, count in seen:
+            while at + 1 < len(seen) and when - seen[at + 1][0] >= 1.0:
+                at += 1
+            if when - seen[at][0] >= 1.0:
+                rate = (count - seen[at][1]) / (when - seen[at][0])
+                worst = rate if worst is None else min(worst, rate)
+        average = (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
+        pipe.send((average, average if worst is None else worst))
 
 
 class Asker(Worker):
