@@ -12,9 +12,11 @@
  * (migration/vmstate/savevm.c).
  *
  * Failure: the guest never runs here; the source is told why where it listens, and the process
- * exits with status 1 (or stays, with exit-on-error=false). Waiting has no deadline until READY: a
- * source may be held at its switchover for hours; TCP's keepalive finds a dead link. Between READY
- * and GO it has one.
+ * exits with status 1 (or stays, with exit-on-error=false).
+ *
+ * Deadlines: a Ferry that is silent for stream-timeout is taken to be gone (it lets itself be heard
+ * while it waits for its operator). A QEMU may be held at its switchover for hours without a word;
+ * for that only TCP's keepalive finds a dead link. Between READY and GO there is go-timeout.
  */
 #include <inttypes.h>
 #include <string.h>
@@ -32,8 +34,6 @@
 #include "target/i386/cpu.h"
 #include "util/error.h"
 
-/* A Ferry source that got READY says GO at once; only a test's hold point lies between. */
-#define GO_TIMEOUT_MS 60000
 /* How long to wait for a description that a QEMU may have left out. */
 #define DRAIN_TIMEOUT_MS 1000
 
@@ -189,7 +189,7 @@ static bool wait_for_go(struct load *l, GError **err)
     bool described = false;
 
     phase(l, MIGRATION_PHASE_GO);
-    channel_set_read_timeout(l->ch, GO_TIMEOUT_MS);
+    channel_set_read_timeout(l->ch, migration_timeout(l->in->m, go_timeout));
     for (;;) {
         if (!in_u8(l->s, &type, err)) {
             g_prefix_error(err, "The source did not hand over the guest, which stays there: ");
@@ -319,7 +319,9 @@ static bool begin(struct load *l, GError **err)
     vm_unlock(l->vm);
     phase(l, MIGRATION_PHASE_STREAM);
     l->claimed = true;
-    channel_set_read_timeout(l->ch, 0);
+    /* a QEMU that waits for its operator says nothing */
+    channel_set_read_timeout(
+        l->ch, l->features & FERRY_FEATURE_COMMIT ? migration_timeout(in->m, stream_timeout) : 0);
     if (!configuration_check(in, &l->configuration, err)) {
         return false;
     }
@@ -337,6 +339,16 @@ static bool claim_memory(struct load *l, GError **err)
            memory_lease_take(l->vm->memory, err);
 }
 
+void load_name_place(struct load *l, GError *error)
+{
+    if (!g_error_matches(error, FERRY_ERROR, FERRY_ERROR_CANCELLED)) {
+        mutex_lock(&l->in->m->lock);
+        MigrationPhase at = l->in->phase;
+        mutex_unlock(&l->in->m->lock);
+        error_append(error, MIGRATION_PLACE_DESTINATION "'%s'", qapi_migration_phase_str(at));
+    }
+}
+
 bool load_guest(struct load *l, GError **err)
 {
     GError *error = NULL;
@@ -344,9 +356,9 @@ bool load_guest(struct load *l, GError **err)
     l->devices = savevm_load_new(l->vm->savevm);
     if (!begin(l, &error) || !claim_memory(l, &error) || !load_records(l, &error) ||
         !finish(l, &error)) {
+        load_name_place(l, error);
         load_send_failure(l, error);
         g_propagate_error(err, error);
-        error = NULL;
         savevm_load_free(l->devices);
         return false;
     }

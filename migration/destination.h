@@ -66,6 +66,8 @@ void load_free(struct load *l);
 enum greeting load_greet(struct load *l, GError **err);
 /* Reads and handles a command. */
 bool load_command(struct load *l, GError **err);
+/* Puts the side and its phase behind the message of an error, before it is told to anybody. */
+void load_name_place(struct load *l, GError *error);
 /* Tells the source why; best effort, for at most a second. */
 void load_send_failure(struct load *l, const GError *error);
 /* *err: the peer sent what it must not, and where in the stream. Always false. */

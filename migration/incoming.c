@@ -16,7 +16,7 @@
  * began as a migration and broke, or made no sense, ends the destination, as a failed load does:
  * its manager waits for that.
  *
- * Deadlines: a greeting as a whole has GREETING_TIMEOUT_MS, one that only checks CHECK_TIMEOUT_MS,
+ * Deadlines: a greeting as a whole has begin-timeout, one that only checks CHECK_TIMEOUT_MS,
  * so dripping bytes do not help; with GREETINGS_MAX of them the oldest is ended.
  *
  * Trust: none. Who connects costs a thread and a few KiB until a deadline; how many there are is
@@ -34,10 +34,8 @@
 #include "system/vm-init.h"
 #include "util/error.h"
 
-/* Who connects says who he is at once; a port scanner does not. */
-#define GREETING_TIMEOUT_MS 60000
-#define CHECK_TIMEOUT_MS    10000
-#define GREETINGS_MAX       16
+#define CHECK_TIMEOUT_MS 10000
+#define GREETINGS_MAX    16
 
 struct greeter {
     struct load *l;
@@ -96,7 +94,7 @@ static void greeter_start(struct incoming *in, struct channel *ch)
     struct greeter *g = g_new0(struct greeter, 1);
     GError *error = NULL;
 
-    channel_set_timeout(ch, GREETING_TIMEOUT_MS);
+    channel_set_timeout(ch, migration_timeout(m, begin_timeout));
     g->l = load_new(in, ch);
     g->began_us = g_get_monotonic_time();
     mutex_lock(&m->lock);
@@ -164,7 +162,7 @@ static unsigned enforce_deadlines(struct incoming *in)
         struct greeter *g = g_ptr_array_index(in->greeters, i);
         /* which of the two it is is only known from its first bytes: looked at twice */
         int64_t early = g->began_us + (int64_t)CHECK_TIMEOUT_MS * 1000;
-        int64_t late = g->began_us + (int64_t)GREETING_TIMEOUT_MS * 1000;
+        int64_t late = g->began_us + (int64_t)migration_timeout(in->m, begin_timeout) * 1000;
         bool check = atomic_load(&g->l->seen_check);
         int64_t deadline = now < early ? early : late;
 
@@ -321,6 +319,7 @@ static bool greet_and_load(struct load *l, GError **err)
                   channel_name(l->ch));
         return false;
     default:
+        load_name_place(l, error);
         load_send_failure(l, error);
         g_propagate_error(err, error);
         return false;
@@ -370,6 +369,7 @@ static bool take_first_guest(struct incoming *in, GError **err)
     if (g->outcome == GREETING_GUEST) {
         ok = load_guest(g->l, err);
     } else {
+        load_name_place(g->l, g->error);
         load_send_failure(g->l, g->error);
         g_propagate_error(err, g_steal_pointer(&g->error));
     }

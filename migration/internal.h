@@ -45,10 +45,20 @@ struct migration_options {
     uint64_t xbzrle_cache_size;          /* bytes, a power of two */
     uint64_t throttle_trigger_threshold; /* percent of the bytes sent in a round */
     uint64_t cpu_throttle_initial, cpu_throttle_increment, max_cpu_throttle; /* percent */
-    uint64_t cpu_throttle_tailslow;     /* 0 or 1 */
+    uint64_t cpu_throttle_tailslow;                                          /* 0 or 1 */
     bool throttle_ladder;               /* the steps were set: go by them */
     uint64_t x_vcpu_dirty_limit_period; /* ms */
     uint64_t vcpu_dirty_limit;          /* MiB/s, of each vCPU */
+    /* ms; where 0 is allowed it means for ever */
+    uint64_t connect_timeout;
+    uint64_t greeting_timeout;
+    uint64_t link_timeout;
+    uint64_t pre_switchover_timeout;
+    uint64_t ready_timeout;
+    uint64_t confirm_timeout;
+    uint64_t begin_timeout;
+    uint64_t stream_timeout;
+    uint64_t go_timeout;
 };
 
 struct migration {
@@ -103,6 +113,10 @@ GPtrArray *migration_checks_new(void); /* struct check_job * */
  * meanwhile. */
 void migration_checks_end(struct migration *m);
 
+/* What stands behind the cause in error-desc, before the phase. */
+#define MIGRATION_PLACE_SOURCE      ", at the source in phase "
+#define MIGRATION_PLACE_DESTINATION ", at the destination in phase "
+
 /* --- state.c --- */
 bool migration_transition_legal(MigrationStatus from, MigrationStatus to);
 /* Changes the status and emits MIGRATION. An illegal change is a bug of ours and aborts. Machine
@@ -117,6 +131,9 @@ char *migration_state_dot(void);
 void migration_options_init(struct migration_options *o);
 void migration_options_get(struct migration *m,
                            struct migration_options *o); /* a copy; any thread */
+/* One of the timeouts as it is now: migration_timeout(m, ready_timeout). Any thread. */
+unsigned migration_timeout_at(struct migration *m, size_t offset);
+#define migration_timeout(m, name) migration_timeout_at(m, offsetof(struct migration_options, name))
 
 /* --- hold.c --- */
 /* Waits while this point is held; returns at once when `cancelled` is or becomes true. No machine
@@ -218,8 +235,6 @@ void stream_put_command(struct stream_out *o, unsigned command, const void *payl
 /* switchover.c. Stops the guest, sends the rest, commits. True: the destination has the guest.
  * False: see outgoing_abort(). */
 bool switchover_run(struct outgoing *out, bool *again, GError **err);
-/* No progress for so long in a connect or a write is a broken link. */
-#define LINK_TIMEOUT_MS 30000
 /* The guest is stopped when so short a pause is expected, whatever a further round might bring. */
 #define GOOD_ENOUGH_MS 10.0
 /* The pause, in microseconds, if the guest were stopped now with so many pages left; also for

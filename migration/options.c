@@ -40,6 +40,9 @@ struct parameter {
             default_, min_, max_, expects_, valid_                                                 \
     }
 
+/* An hour. */
+#define TIMEOUT_MAX 3600000
+
 static bool valid_cache_size(uint64_t bytes)
 {
     return bytes >= TARGET_PAGE_SIZE && !(bytes & (bytes - 1));
@@ -67,6 +70,24 @@ static const struct parameter parameters[] = {
     PARAM_MIN(x_vcpu_dirty_limit_period, "x-vcpu-dirty-limit-period", 1000, 1, 1000,
               "a value between 1 and 1000"),
     PARAM_MIN(vcpu_dirty_limit, "vcpu_dirty_limit", 1, 1, UINT64_MAX / TARGET_PAGE_SIZE, NULL),
+    /* a deadline for whatever is waited for */
+    PARAM_MIN(connect_timeout, "connect-timeout", 30000, 1, TIMEOUT_MAX,
+              "a value between 1 and 3600000 ms"),
+    PARAM_MIN(greeting_timeout, "greeting-timeout", 20000, 1, TIMEOUT_MAX,
+              "a value between 1 and 3600000 ms"),
+    PARAM_MIN(link_timeout, "link-timeout", 30000, 1, TIMEOUT_MAX,
+              "a value between 1 and 3600000 ms"),
+    PARAM_MIN(pre_switchover_timeout, "pre-switchover-timeout", 0, 0, TIMEOUT_MAX,
+              "a value between 0 and 3600000 ms"),
+    PARAM_MIN(ready_timeout, "ready-timeout", 30000, 1, TIMEOUT_MAX,
+              "a value between 1 and 3600000 ms"),
+    PARAM_MIN(confirm_timeout, "confirm-timeout", 30000, 1, TIMEOUT_MAX,
+              "a value between 1 and 3600000 ms"),
+    PARAM_MIN(begin_timeout, "begin-timeout", 60000, 1, TIMEOUT_MAX,
+              "a value between 1 and 3600000 ms"),
+    PARAM_MIN(stream_timeout, "stream-timeout", 120000, 0, TIMEOUT_MAX,
+              "a value between 0 and 3600000 ms"),
+    PARAM_MIN(go_timeout, "go-timeout", 60000, 1, TIMEOUT_MAX, "a value between 1 and 3600000 ms"),
 };
 
 #define AT(type, base, offset) (*(type *)(void *)((char *)(uintptr_t)(base) + (offset)))
@@ -89,6 +110,14 @@ void migration_options_get(struct migration *m, struct migration_options *o)
     mutex_lock(&m->lock);
     *o = m->options;
     mutex_unlock(&m->lock);
+}
+
+unsigned migration_timeout_at(struct migration *m, size_t offset)
+{
+    mutex_lock(&m->lock);
+    unsigned ms = (unsigned)AT(uint64_t, &m->options, offset);
+    mutex_unlock(&m->lock);
+    return ms;
 }
 
 static bool in_range(const struct parameter *p, uint64_t value)

@@ -384,8 +384,8 @@ bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned ti
         if (!cond_wait_until(&rp->cond, &rp->lock, deadline)) {
             ok = rp->got[what];
             if (!ok) {
-                error_set(err, FERRY_ERROR_LINK, "The destination at %s gave no %s within %u s",
-                          channel_name(rp->ch), names[what], timeout_ms / 1000);
+                error_set(err, FERRY_ERROR_LINK, "The destination at %s gave no %s within %g s",
+                          channel_name(rp->ch), names[what], timeout_ms / 1e3);
             }
             break;
         }
@@ -404,8 +404,8 @@ bool return_path_wait_pong(struct return_path *rp, uint32_t value, unsigned time
     while (rp->pong != value && (ok = check_locked(rp, err))) {
         if (!cond_wait_until(&rp->cond, &rp->lock, deadline) && rp->pong != value) {
             ok = false;
-            error_set(err, FERRY_ERROR_LINK, "The destination at %s has not read on for %u s",
-                      channel_name(rp->ch), timeout_ms / 1000);
+            error_set(err, FERRY_ERROR_LINK, "The destination at %s has not read on for %g s",
+                      channel_name(rp->ch), timeout_ms / 1e3);
             break;
         }
     }

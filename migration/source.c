@@ -31,9 +31,6 @@
 #include "target/i386/cpu.h"
 #include "util/error.h"
 
-/* The destination answers the first ping after it has read a few bytes. */
-#define GREETING_TIMEOUT_MS 20000
-
 /* How long a link that broke is listened to for the reason. Its end ends that; only a link that is
  * closed in one direction and silent in the other takes so long. */
 #define REASON_TIMEOUT_MS 500
@@ -119,11 +116,12 @@ static bool connect_channel(struct outgoing *out, GError **err)
     struct channel *ch;
 
     out->fd = -1;
-    ch = transport_connect(out->addr, fd, out->cancel_fd, LINK_TIMEOUT_MS, err);
+    ch = transport_connect(out->addr, fd, out->cancel_fd,
+                           migration_timeout(out->m, connect_timeout), err);
     if (!ch) {
         return false;
     }
-    channel_set_timeout(ch, LINK_TIMEOUT_MS);
+    channel_set_timeout(ch, migration_timeout(out->m, link_timeout));
     mutex_lock(&out->m->lock);
     out->ch = ch;
     mutex_unlock(&out->m->lock);
@@ -153,7 +151,8 @@ static bool ask_whether_possible(struct outgoing *out, GError **err)
     g_autoptr(GPtrArray) findings = findings_new();
     g_autofree char *obstacles = NULL;
 
-    if (!check_ask(out->m, out->o, out->rp, GREETING_TIMEOUT_MS, findings, NULL, err)) {
+    if (!check_ask(out->m, out->o, out->rp, migration_timeout(out->m, greeting_timeout), findings,
+                   NULL, err)) {
         return false;
     }
     if (!findings_have_obstacle(findings)) {
@@ -185,7 +184,8 @@ static bool open_return_path(struct outgoing *out, GError **err)
     outgoing_ping(out, FERRY_PING_MAGIC);
     asked = migration_now_ns();
     if (!out_flush(out->o, err) ||
-        !return_path_wait(out->rp, RETURN_WAIT_FERRY_PONG, GREETING_TIMEOUT_MS, err)) {
+        !return_path_wait(out->rp, RETURN_WAIT_FERRY_PONG,
+                          migration_timeout(out->m, greeting_timeout), err)) {
         return false;
     }
     mutex_lock(&out->m->lock);
@@ -317,7 +317,8 @@ static bool send_round(struct outgoing *out, GError **err)
         out->burst_ns = begun;
         follow_cache_size(out, &now);
         done = ram_save_section(out->ram, out->o, slice, false);
-        channel_set_write_timeout(out->ch, policy_patience_ms(out, LINK_TIMEOUT_MS));
+        channel_set_write_timeout(out->ch,
+                                  policy_patience_ms(out, migration_timeout(out->m, link_timeout)));
         if (!out_flush(out->o, err)) {
             return policy_blame(out, err);
         }
@@ -435,9 +436,10 @@ static bool iterate(struct outgoing *out, GError **err)
         if (!guest_runs(out)) {
             return true; /* nothing can be dirtied that the last sync would not find */
         }
-        channel_set_write_timeout(out->ch, LINK_TIMEOUT_MS);
+        channel_set_write_timeout(out->ch, migration_timeout(out->m, link_timeout));
         outgoing_phase(out, MIGRATION_PHASE_DRAIN);
-        if (!outgoing_drain(out, policy_patience_ms(out, LINK_TIMEOUT_MS), &late, err)) {
+        if (!outgoing_drain(out, policy_patience_ms(out, migration_timeout(out->m, link_timeout)),
+                            &late, err)) {
             return policy_blame(out, err);
         }
         round.number = ++out->rounds;
@@ -577,6 +579,17 @@ static void prefer_what_was_said(struct outgoing *out, GError **error)
     }
 }
 
+/* Side and phase go behind the cause, unless the destination has named its own. */
+static void name_place(struct outgoing *out, GError *error)
+{
+    if (!strstr(error->message, MIGRATION_PLACE_DESTINATION)) {
+        mutex_lock(&out->m->lock);
+        MigrationPhase at = out->phase;
+        mutex_unlock(&out->m->lock);
+        error_append(error, MIGRATION_PLACE_SOURCE "'%s'", qapi_migration_phase_str(at));
+    }
+}
+
 static gpointer outgoing_thread(gpointer opaque)
 {
     struct outgoing *out = opaque;
@@ -604,6 +617,9 @@ static gpointer outgoing_thread(gpointer opaque)
     }
     if (!ok && !atomic_load(&out->cancelled)) {
         prefer_what_was_said(out, &error);
+    }
+    if (error) {
+        name_place(out, error);
     }
     /* the guest first, everything else can wait */
     end(out, error);

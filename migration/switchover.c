@@ -36,10 +36,6 @@
 
 /* A limit below the fixed costs cannot be kept; then sending the rest may take this long. */
 #define MEMORY_MS_LEAST 1.0
-/* A destination that has the whole stream loads it within a moment; one that does not answer for so
- * long is broken. */
-#define READY_TIMEOUT_MS 30000
-#define SHUT_TIMEOUT_MS  30000
 /* While the policy has the guest stopped: how long a slice takes, and how long beyond its time the
  * link may take nothing at all. */
 #define SUSPEND_SLICE_S  0.02
@@ -139,6 +135,7 @@ static bool stop_guest(struct outgoing *out, GError **err)
 static bool pause_for_operator(struct outgoing *out, GError **err)
 {
     struct migration *m = out->m;
+    int64_t begun = migration_now_ns();
     bool ok = true;
 
     migration_set_status(m, MIGRATION_STATUS_PRE_SWITCHOVER);
@@ -146,8 +143,19 @@ static bool pause_for_operator(struct outgoing *out, GError **err)
     outgoing_phase(out, MIGRATION_PHASE_OPERATOR);
     mutex_lock(&m->lock);
     while (!out->continued && !atomic_load(&out->cancelled) && ok) {
-        if (!cond_wait_until(&m->cond, &m->lock, g_get_monotonic_time() + KEEPALIVE_MS * 1000) &&
-            out->rp) {
+        int64_t limit_ms = (int64_t)m->options.pre_switchover_timeout, wait_ms = KEEPALIVE_MS;
+
+        if (limit_ms) {
+            wait_ms = MIN(wait_ms, limit_ms - (migration_now_ns() - begun) / 1000000);
+        }
+        if (wait_ms <= 0) {
+            error_set(err, FERRY_ERROR_USER,
+                      "Nobody said migrate-continue within the %" PRId64
+                      " ms that pre-switchover-timeout allows",
+                      limit_ms);
+            ok = false;
+        } else if (!cond_wait_until(&m->cond, &m->lock, g_get_monotonic_time() + wait_ms * 1000) &&
+                   out->rp) {
             mutex_unlock(&m->lock);
             outgoing_ping(out, STREAM_PING_START);
             ok = out_flush(out->o, err) && outgoing_check(out, err);
@@ -288,7 +296,8 @@ static void end_pause(struct outgoing *out)
 static bool wait_for_shut(struct outgoing *out, bool closing_refuses, GError **err)
 {
     outgoing_phase(out, MIGRATION_PHASE_CONFIRM);
-    if (return_path_wait(out->rp, RETURN_WAIT_SHUT, SHUT_TIMEOUT_MS, err)) {
+    if (return_path_wait(out->rp, RETURN_WAIT_SHUT, migration_timeout(out->m, confirm_timeout),
+                         err)) {
         end_pause(out);
         return true;
     }
@@ -304,7 +313,8 @@ static bool hand_over_to_ferry(struct outgoing *out, GError **err)
     uint64_t written, pause;
 
     outgoing_phase(out, MIGRATION_PHASE_READY);
-    if (!return_path_wait(out->rp, RETURN_WAIT_READY, READY_TIMEOUT_MS, err)) {
+    if (!return_path_wait(out->rp, RETURN_WAIT_READY, migration_timeout(out->m, ready_timeout),
+                          err)) {
         return false;
     }
     pause_part(out, PAUSE_LOAD);
@@ -408,7 +418,7 @@ static bool send_suspended(struct outgoing *out, bool *again, GError **err)
     if (ok && done && !(late = !room_until(out, deadline))) {
         ok = outgoing_drain(out, ms_until(deadline), &late, err);
     }
-    channel_set_write_timeout(out->ch, LINK_TIMEOUT_MS);
+    channel_set_write_timeout(out->ch, migration_timeout(out->m, link_timeout));
     if (!ok && !late) {
         return false;
     }

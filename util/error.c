@@ -53,6 +53,20 @@ void error_set_errno(GError **err, enum ferry_error_code code, int errnum, const
     g_set_error(err, FERRY_ERROR, code, "%s: %s", text, g_strerror(errnum));
 }
 
+void error_append(GError *error, const char *fmt, ...)
+{
+    va_list ap;
+    g_autofree char *more = NULL;
+    char *whole;
+
+    va_start(ap, fmt);
+    more = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    whole = g_strconcat(error->message, more, NULL);
+    g_free(error->message);
+    error->message = whole;
+}
+
 const char *error_qmp_class(const GError *err)
 {
     if (err->domain != FERRY_ERROR) {

@@ -38,6 +38,9 @@ void error_set(GError **err, enum ferry_error_code code, const char *fmt, ...) G
 void error_set_errno(GError **err, enum ferry_error_code code, int errnum, const char *fmt, ...)
     G_GNUC_PRINTF(4, 5);
 
+/* Puts more behind the message of an error. */
+void error_append(GError *error, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+
 /* The QMP class name ("GenericError", ...) for an error. */
 const char *error_qmp_class(const GError *err);
 

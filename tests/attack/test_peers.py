@@ -45,7 +45,8 @@ class Peers(MigrationCase):
             self.assertEqual(self.src.status(), "postmigrate")
             self.assertFalse(self.src.guest.is_alive(0.1))
             self.src.cmd("cont")
-        return said
+            return said
+        return migrate.cause(said)
 
     def after_the_end(self, greeting, answers, back):
         """Says `answers` after the whole stream (and for a Ferry: GO) has come; None: closes."""

@@ -61,7 +61,8 @@ class CheckCase(MigrationCase):
         migrate.start(src, self.uri)
         said = migrate.wait_status(src, "failed")["error-desc"]
         obstacles = [f["reason"] for f in result["findings"] if f["severity"] == "obstacle"]
-        self.assertEqual(said, "The destination cannot take the guest: " + "; ".join(obstacles))
+        self.assertEqual(migrate.cause(said),
+                         "The destination cannot take the guest: " + "; ".join(obstacles))
         self.check_source_goes_on(src)
         self.assertEqual(dst.status(), "inmigrate")
         return result

@@ -16,7 +16,9 @@ class Save(MigrationCase):
             with self.subTest(section=section):
                 src, dst = self.pair(source={"env": {"FERRY_FAIL_SAVE": section}})
                 migrate.start(src, self.uri)
-                self.assertEqual(migrate.wait_status(src, "failed")["error-desc"],
+                said = migrate.wait_status(src, "failed")["error-desc"]
+                self.assertRegex(said, ", at the source in phase 'switchover'$")
+                self.assertEqual(migrate.cause(said),
                                  f"Device '{section}' cannot be saved: "
                                  "A failure was injected by the environment")
                 dst.wait(1)
@@ -47,8 +49,10 @@ class Load(MigrationCase):
                 dst = self.another_destination(env={"FERRY_FAIL_LOAD": section})
                 migrate.start(src, self.uri)
                 said = migrate.wait_status(src, "failed")["error-desc"]
-                self.assertEqual(said, f"The destination refused the guest: Device '{section}' cannot "
-                                       "be loaded: A failure was injected by the environment")
+                self.assertRegex(said, ", at the destination in phase 'load'$")
+                self.assertEqual(migrate.cause(said),
+                                 f"The destination refused the guest: Device '{section}' cannot "
+                                 "be loaded: A failure was injected by the environment")
                 dst.wait(1)
                 self.assertIn(f"load of migration failed: Device '{section}'", dst.stderr())
                 self.assertEqual(src.status(), "running")

@@ -86,7 +86,10 @@ class Options(TestCase):
             "max-postcopy-bandwidth": 0, "xbzrle-cache-size": 64 << 20,
             "throttle-trigger-threshold": 50, "cpu-throttle-initial": 20,
             "cpu-throttle-increment": 10, "cpu-throttle-tailslow": False, "max-cpu-throttle": 99,
-            "x-vcpu-dirty-limit-period": 1000, "vcpu-dirty-limit": 1})
+            "x-vcpu-dirty-limit-period": 1000, "vcpu-dirty-limit": 1, "connect-timeout": 30000,
+            "greeting-timeout": 20000, "link-timeout": 30000, "pre-switchover-timeout": 0,
+            "ready-timeout": 30000, "confirm-timeout": 30000, "begin-timeout": 60000,
+            "stream-timeout": 120000, "go-timeout": 60000})
 
     def test_parameters_set(self):
         vm = self.vm()
@@ -194,7 +197,9 @@ class Options(TestCase):
         vm.cmd("migrate", uri="unix:/nonexistent/x")
         self.assertEqual(migrate.wait_status(vm, "failed"), {
             "status": "failed",
-            "error-desc": "Failed to connect to '/nonexistent/x': No such file or directory"})
+            "policy": "legacy",
+            "error-desc": "Failed to connect to '/nonexistent/x': No such file or directory, at the "
+                          "source in phase 'connect'"})
         # and another attempt may be made
         vm.cmd("migrate", uri="exec:cat > /dev/null")
         migrate.wait_status(vm, "completed")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Moving a guest from one machine to another, and looking at it on the way."""
 
+import re
+
 from .deadline import scaled, wait_for  # noqa: F401
 
 # Nothing follows these.
@@ -32,6 +34,14 @@ def wait_status(vm, *wanted, timeout=MOVE):
                                  f"{now.get('error-desc', '')}")
         return None
     return wait_for(f"migration status {' or '.join(wanted)} of {vm.name}", look, timeout)
+
+
+def cause(said):
+    """What an error-desc says without the side and the phase behind it, which must be there."""
+    found = re.fullmatch(r"(.*), at the (source|destination) in phase '[a-z]+'", said, re.S)
+    if not found:
+        raise AssertionError(f"No side and phase in: {said}")
+    return found.group(1)
 
 
 def set_parameters(vm, **parameters):

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Whatever a migration waits for, it waits for it under a name and not for ever, and a cancel ends it
+within a second, also when the peer is deaf.
+"""
+
+import socket
+import time
+
+from ferrytest import Relay, migrate
+from migrationcase import MigrationCase
+
+SHORT = 600  # milliseconds
+GUEST = "report=100 rate=20000 pattern=random data=random"
+
+
+class Waits(MigrationCase):
+    """Each case brings a migration to a wait that nobody ends."""
+
+    def start(self, timeouts=None, **options):
+        src, dst = self.pair(**{"memory": 32, "guest": GUEST, **options})
+        self.relay = Relay(self, self.uri[5:])
+        if timeouts:
+            src.cmd("migrate-set-parameters", **timeouts)
+        return src, dst
+
+    def connect(self, **timeouts):
+        """To somebody whose queue of connections is full."""
+        server = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.addCleanup(server.close)
+        port = server.getsockname()[1]
+        for _ in range(4):
+            sock = socket.socket()
+            self.addCleanup(sock.close)
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", port))
+        src, _ = self.start(timeouts)
+        migrate.start(src, f"tcp:127.0.0.1:{port}")
+        return src
+
+    def greeting(self, **timeouts):
+        src, _ = self.start(timeouts)
+        self.relay.stall("ret")
+        migrate.start(src, self.relay.uri)
+        return src
+
+    def memory(self, **timeouts):
+        src, _ = self.start(timeouts)
+        migrate.start(src, self.relay.uri, max_bandwidth=8 << 20)
+        migrate.wait_status(src, "active")
+        self.relay.stall("fwd")
+        return src
+
+    def drain(self, **timeouts):
+        src, _ = self.start(timeouts)
+        migrate.hold(src, "active")
+        migrate.start(src, self.relay.uri)
+        migrate.wait_held(src, "active")
+        self.relay.stall("ret")
+        migrate.release(src)
+        return src
+
+    def operator(self, **timeouts):
+        src, _ = self.start(timeouts)
+        migrate.set_capabilities(src, pause_before_switchover=True)
+        migrate.start(src, self.relay.uri)
+        return src
+
+    def ready(self, **timeouts):
+        src, dst = self.start(timeouts)
+        migrate.hold(dst, "incoming-loaded")
+        migrate.start(src, self.relay.uri)
+        migrate.wait_held(dst, "incoming-loaded")
+        return src
+
+    def deaf(self, **timeouts):
+        """The link goes silent in both directions just before the destination would be ready."""
+        src, _ = self.start(timeouts)
+        migrate.hold(src, "device")
+        migrate.start(src, self.relay.uri)
+        migrate.wait_held(src, "device")
+        self.relay.stall("fwd", "ret")
+        migrate.release(src)
+        return src
+
+    def settle(self, src, phase):
+        migrate.wait_for(f"phase {phase}", lambda: migrate.info(src).get("phase") == phase)
+
+    # the method, the phase it ends in, and the parameter that bounds it
+    CASES = (("connect", "connect", "connect-timeout"), ("greeting", "greeting", "greeting-timeout"),
+             ("memory", "memory", "link-timeout"), ("drain", "drain", "link-timeout"),
+             ("operator", "operator", "pre-switchover-timeout"), ("ready", "ready", "ready-timeout"),
+             ("deaf", "ready", "ready-timeout"))
+
+    def test_cancel(self):
+        for name, phase, _ in self.CASES:
+            with self.subTest(wait=name):
+                src = getattr(self, name)()
+                self.settle(src, phase)
+                time.sleep(0.1)
+                begun = time.monotonic()
+                src.cmd("migrate_cancel")
+                migrate.wait_status(src, "cancelled")
+                self.assertLess(time.monotonic() - begun, migrate.scaled(1))
+                self.check_source_goes_on(src)
+                self.dst.kill()
+
+    def test_deadline(self):
+        for name, phase, parameter in self.CASES:
+            with self.subTest(wait=name):
+                begun = time.monotonic()
+                src = getattr(self, name)(**{parameter: SHORT})
+                said = migrate.wait_status(src, "failed")["error-desc"]
+                self.assertLess(time.monotonic() - begun, migrate.scaled(10))
+                self.assertRegex(said, f", at the source in phase '{phase}'$")
+                self.check_source_goes_on(src)
+                self.dst.kill()
+
+    def test_deadline_after_the_go(self):
+        """The destination does not confirm: the guest may run there, and stays stopped here."""
+        src, dst = self.start({"confirm-timeout": SHORT})
+        migrate.hold(dst, "incoming-go")
+        migrate.start(src, self.relay.uri)
+        said = migrate.wait_status(src, "failed")["error-desc"]
+        self.assertIn("at the source in phase 'confirm'. The guest was handed over", said)
+        self.assertEqual(src.status(), "postmigrate")
+        migrate.release(dst)
+        dst.wait_state("running")
+
+    # ---- the destination's ----
+
+    def test_destination_begin(self):
+        """Who connects and says nothing is sent away; the one who brings the guest is not kept out."""
+        src, dst = self.start()
+        dst.cmd("migrate-set-parameters", **{"begin-timeout": SHORT})
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(self.uri[5:])
+            sock.settimeout(migrate.scaled(10))
+            self.assertEqual(sock.recv(100), b"")
+        self.move_and_check(src, dst)
+
+    def test_destination_stream(self):
+        src, dst = self.start()
+        dst.cmd("migrate-set-parameters", **{"stream-timeout": SHORT})
+        migrate.start(src, self.relay.uri, max_bandwidth=8 << 20)
+        migrate.wait_status(src, "active")
+        self.relay.stall("fwd")
+        dst.wait(1)
+        self.assertRegex(dst.stderr(), "at the destination in phase 'stream'")
+        migrate.wait_status(src, "failed")
+        self.check_source_goes_on(src)
+
+    def test_destination_go(self):
+        src, dst = self.start()
+        dst.cmd("migrate-set-parameters", **{"go-timeout": SHORT})
+        migrate.hold(src, "ready")
+        migrate.start(src, self.relay.uri)
+        migrate.wait_held(src, "ready")
+        dst.wait(1)
+        self.assertRegex(dst.stderr(), "at the destination in phase 'go'")
+        migrate.release(src)
+        migrate.wait_status(src, "failed")
+        self.check_source_goes_on(src)
+
+    def test_an_operator_may_take_his_time(self):
+        """The source lets the destination hear from it meanwhile."""
+        src, dst = self.start()
+        dst.cmd("migrate-set-parameters", **{"stream-timeout": int(migrate.scaled(7) * 1000)})
+        migrate.set_capabilities(src, pause_before_switchover=True)
+        migrate.start(src, self.uri)
+        migrate.wait_status(src, "pre-switchover")
+        time.sleep(migrate.scaled(8))
+        src.cmd("migrate-continue", state="pre-switchover")
+        migrate.finish(src, dst)
+
+    def test_refused(self):
+        src = self.vm(guest=None)
+        for name in ("connect", "greeting", "link", "ready", "confirm", "begin", "go"):
+            for value in (0, 3600001):
+                self.refused(f"Parameter '{name}-timeout' expects a value between 1 and 3600000 ms", src,
+                             "migrate-set-parameters", **{f"{name}-timeout": value})
+        for name in ("pre-switchover", "stream"):
+            self.refused(f"Parameter '{name}-timeout' expects a value between 0 and 3600000 ms", src,
+                         "migrate-set-parameters", **{f"{name}-timeout": 3600001})
