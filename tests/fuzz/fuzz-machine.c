@@ -417,6 +417,27 @@ static void put_greeting(struct fuzz_machine *m, struct stream_out *o, unsigned 
     }
 }
 
+static void port(struct fuzz_machine *m, uint64_t at, uint32_t value, unsigned size)
+{
+    memory_io(m->vm->memory, IO_SPACE_PORT, at, &value, size, true);
+}
+
+/* So that states have parts which they have not after a reset: bytes in the serial port's FIFO, an
+ * alarm and periodic interrupts, a file half read. */
+static void use_devices(struct fuzz_machine *m)
+{
+    port(m, 0x3fa, 0x07, 1); /* FIFOs on */
+    port(m, 0x3fc, 0x10, 1); /* what is sent comes back */
+    for (unsigned i = 0; i < 5; i++) {
+        port(m, 0x3f8, 'a' + i, 1);
+        vm_clock_advance_to(m->vm, vm_clock_ns(m->vm) + 10000000);
+    }
+    port(m, 0x70, 0x0b, 1);
+    port(m, 0x71, 0x62, 1);
+    port(m, 0x510, 0x19, 2); /* the directory of files */
+    access_all(m, false);
+}
+
 GByteArray *fuzz_machine_stream(struct fuzz_machine *m, unsigned how)
 {
     GByteArray *bytes = g_byte_array_new();
@@ -433,6 +454,9 @@ GByteArray *fuzz_machine_stream(struct fuzz_machine *m, unsigned how)
         put_greeting(m, o, how);
     }
     put_ram(m, o, how);
+    if (how & FUZZ_STREAM_PAGES) {
+        use_devices(m);
+    }
     m->vm->migration->saved_state = RUN_STATE_RUNNING;
     must(savevm_save(m->vm->savevm, o, NULL, &err), err);
     out_u8(o, STREAM_EOF);

@@ -55,7 +55,7 @@ void fuzz_machine_check_loaded(struct fuzz_machine *m);
 /* What fuzz_machine_stream() writes. */
 enum {
     FUZZ_STREAM_COMMIT = 1, /* return path, Ferry's features, GO at the end */
-    FUZZ_STREAM_PAGES = 2,  /* a few pages of memory */
+    FUZZ_STREAM_PAGES = 2,  /* a few pages of memory, devices in use */
     FUZZ_STREAM_CHECK = 4,  /* with COMMIT: asks first whether the guest fits */
     FUZZ_STREAM_ALL = 7,
 };
