@@ -68,7 +68,8 @@ static void prune(const struct qapi_type *type, json_t *json)
 static void *from_text(const struct qapi_type *type, const GByteArray *text, const char *what,
                        GError **err)
 {
-    g_autofree char *copy = g_strndup((const char *)text->data, text->len);
+    /* of an array that is empty the data is NULL */
+    g_autofree char *copy = g_strndup(text->len ? (const char *)text->data : "", text->len);
     g_autoptr(GError) error = NULL;
     g_autoptr(json_t) json = NULL;
     void *value = NULL;

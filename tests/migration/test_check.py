@@ -501,7 +501,7 @@ class HostileSource(CheckCase):
         src, dst = self.two()
         side = src.cmd("x-query-migrate-side")
         text = json.dumps(side).encode()
-        for words in (b"{}", b"[" * 200000, b'{"program":' + b'{"a":' * 50000, b"\xff" * 100,
+        for words in (b"", b"{}", b"[" * 200000, b'{"program":' + b'{"a":' * 50000, b"\xff" * 100,
                       text[:-10], text.replace(b'"vcpus"', b'"vcpuz"'), b"\0" * 10, b'"x"',
                       text.replace(b'"populated": ', b'"populated": "x",  "y": '),
                       json.dumps({**side, "vcpus": -1}).encode(),
@@ -628,6 +628,7 @@ class HostileDestination(CheckCase):
         flood = answer_of([finding] * 2000)
         for answer, reason in ((b"", "closed the connection"), (message(0x777), "nothing asked for"),
                                (message(CHECK, b"\1{}"), "makes no sense"),
+                               (message(CHECK, b"\1"), "makes no sense"),
                                (message(CHECK, b"\1" + b"[" * 1000), "makes no sense"),
                                (message(CHECK, b"\0" + b" " * 1000) * 300, "more than"),
                                (message(CHECK, b"\0") * 3, "malformed"),
