@@ -13,7 +13,7 @@ from labvm import tree
 
 # file: cases by pattern, or None for all of it
 FILES = {
-    "machine/test_boot.py": ("*.test_1", "*.test_2", "bootrom", "cpu_models"),
+    "machine/test_boot.py": ("*.test_1", "*.test_2"),
     "machine/test_qmp.py": None,
     "migration/test_precopy.py": ("*.test_unix", "*.test_file", "statistics", "memory_is_equal"),
     "migration/test_cancel.py": ("while_memory_is_sent", "refused_after_go", "twice"),
