@@ -244,6 +244,7 @@ int64_t switchover_expect(struct outgoing *out, uint64_t remaining_pages);
 struct switchover_judge {
     uint64_t remaining_before;
     unsigned stalled;
+    uint64_t max_bandwidth; /* as it was at the last round's end */
 };
 bool switchover_due(struct outgoing *out, struct switchover_judge *j,
                     const struct migration_round *round);

@@ -74,6 +74,10 @@ bool switchover_due(struct outgoing *out, struct switchover_judge *j,
 
     migration_options_get(out->m, &now);
     limit_ms = (double)now.downtime_limit;
+    if (now.max_bandwidth != j->max_bandwidth) {
+        paid = true; /* what a slower link brought says nothing about this one */
+        j->max_bandwidth = now.max_bandwidth;
+    }
     j->stalled = paid ? 0 : j->stalled + 1;
     j->remaining_before = remaining;
     if (fixed_ms + memory_ms <= MIN(GOOD_ENOUGH_MS, limit_ms)) {
