@@ -61,6 +61,7 @@ struct channel {
     int iov_max;    /* entries of one write */
     bool finished;
     bool shut;
+    int lost; /* errno of the first failure that is not the peer's closing; 0: none */
     int wake_fd;
     unsigned chop; /* 0: off */
     struct channel_end in;
@@ -354,6 +355,9 @@ static ssize_t channel_move(struct channel *ch, struct channel_end *end, const s
         int errnum = errno;
 
         if (channel_check_alive(ch, err)) {
+            if (errnum != ECONNRESET && errnum != EPIPE) {
+                STORE(ch->lost, errnum);
+            }
             channel_set_io_error(ch, writing, errnum, err);
         }
         return -1;
@@ -502,6 +506,11 @@ void channel_set_write_timeout(struct channel *ch, unsigned ms)
 bool channel_wait_writable(struct channel *ch, unsigned ms)
 {
     return ch->out.fd < 0 || socket_wait(ch->out.fd, POLLOUT, ch->wake_fd, MAX(ms, 1u)) != 0;
+}
+
+int channel_lost(const struct channel *ch)
+{
+    return LOAD(ch->lost);
 }
 
 bool channel_is_file(const struct channel *ch)

@@ -228,7 +228,8 @@ bool outgoing_drain(struct outgoing *out, unsigned timeout_ms, bool *late, GErro
 bool outgoing_sleep(struct outgoing *out, unsigned ms);
 /* What the run does or waits for from now on; its thread, without m. */
 void outgoing_phase(struct outgoing *out, MigrationPhase phase);
-void outgoing_ping(struct outgoing *out, uint32_t value);
+/* Queues a ping. False: so many are unanswered that this one is left out. */
+bool outgoing_ping(struct outgoing *out, uint32_t value);
 /* Queues a command record (enum stream_command). */
 void stream_put_command(struct stream_out *o, unsigned command, const void *payload, uint16_t len);
 

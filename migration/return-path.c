@@ -21,7 +21,7 @@
 #include "util/error.h"
 #include "util/sync.h"
 
-/* More are never on their way: who pings waits for the answer before long. */
+/* So many may wait for their answer; no more are sent to a peer that gives none. */
 #define PINGS_MAX 16u
 
 struct return_path {
@@ -310,15 +310,17 @@ void return_path_ask(struct return_path *rp, enum return_wait what)
     mutex_unlock(&rp->lock);
 }
 
-void return_path_ask_pong(struct return_path *rp, uint32_t value)
+bool return_path_ask_pong(struct return_path *rp, uint32_t value)
 {
     mutex_lock(&rp->lock);
-    g_assert(rp->ping_count < PINGS_MAX);
-    rp->pings[rp->ping_count++] = value;
-    if (value == FERRY_PING_MAGIC) {
-        rp->asked[RETURN_WAIT_FERRY_PONG] = true;
+    bool room = rp->ping_count < PINGS_MAX;
+
+    if (room) {
+        rp->pings[rp->ping_count++] = value;
+        rp->asked[RETURN_WAIT_FERRY_PONG] |= value == FERRY_PING_MAGIC;
     }
     mutex_unlock(&rp->lock);
+    return room;
 }
 
 /* Lock held. */
@@ -331,6 +333,13 @@ static bool check_locked(struct return_path *rp, GError **err)
         return false;
     }
     if (rp->closed && !rp->got[RETURN_WAIT_SHUT]) {
+        int lost = channel_lost(rp->ch);
+
+        if (lost) {
+            error_set_errno(err, FERRY_ERROR_LINK, lost, "The connection %s has been lost",
+                            channel_name(rp->ch));
+            return false;
+        }
         error_set(err, FERRY_ERROR_PEER,
                   "The destination closed the connection %s: look at its log for the reason",
                   channel_name(rp->ch));
@@ -365,7 +374,9 @@ bool return_path_failure(struct return_path *rp, unsigned timeout_ms, GError **e
 bool return_path_refused(struct return_path *rp, bool by_closing)
 {
     mutex_lock(&rp->lock);
-    bool refused = rp->refused || (by_closing && rp->closed && !rp->got[RETURN_WAIT_SHUT]);
+    /* a link that broke is no answer: the peer may run the guest */
+    bool refused = rp->refused || (by_closing && rp->closed && !rp->got[RETURN_WAIT_SHUT] &&
+                                   !channel_lost(rp->ch));
     mutex_unlock(&rp->lock);
     return refused;
 }

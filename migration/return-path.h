@@ -24,7 +24,8 @@ void return_path_free(struct return_path *rp);
  * that the destination says ends the path.
  */
 void return_path_ask(struct return_path *rp, enum return_wait what);
-void return_path_ask_pong(struct return_path *rp, uint32_t value);
+/* False: too many have no answer yet, and this one must not be sent either. */
+bool return_path_ask_pong(struct return_path *rp, uint32_t value);
 /* False and *err when the path has broken, or the destination said that it failed (PEER, with its
  * own words where it gave any). Any thread. */
 bool return_path_check(struct return_path *rp, GError **err);
@@ -33,8 +34,8 @@ bool return_path_check(struct return_path *rp, GError **err);
 bool return_path_failure(struct return_path *rp, unsigned timeout_ms, GError **err);
 /*
  * Whether the destination certainly does not run the guest, after a wait for SHUT failed: it said
- * so, or (by_closing: as a QEMU does) closed without SHUT 0. Bytes that make no sense, and silence,
- * say nothing.
+ * so, or (by_closing: as a QEMU does) closed without SHUT 0. Bytes that make no sense, silence, and
+ * a link that broke say nothing.
  */
 bool return_path_refused(struct return_path *rp, bool by_closing);
 /* Blocks until it came. LINK after timeout_ms naming what was waited for, or as

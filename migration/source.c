@@ -137,12 +137,15 @@ void stream_put_command(struct stream_out *o, unsigned command, const void *payl
     out_bytes(o, payload, len);
 }
 
-void outgoing_ping(struct outgoing *out, uint32_t value)
+bool outgoing_ping(struct outgoing *out, uint32_t value)
 {
     uint32_t be = GUINT32_TO_BE(value);
 
-    return_path_ask_pong(out->rp, value);
+    if (!return_path_ask_pong(out->rp, value)) {
+        return false;
+    }
     stream_put_command(out->o, STREAM_CMD_PING, &be, sizeof(be));
+    return true;
 }
 
 /* Between Ferries: what stands in the way is found out before anything is sent. */
@@ -396,7 +399,13 @@ bool outgoing_drain(struct outgoing *out, unsigned timeout_ms, bool *late, GErro
     if (!out->rp) {
         return true;
     }
-    outgoing_ping(out, value);
+    if (!outgoing_ping(out, value)) {
+        error_set(
+            err, FERRY_ERROR_PEER,
+            "The destination at %s reads, but answers no pings any more: look whether it hangs",
+            channel_name(out->ch));
+        return false;
+    }
     if (!out_flush(out->o, err)) {
         return false;
     }

@@ -161,7 +161,7 @@ static bool pause_for_operator(struct outgoing *out, GError **err)
         } else if (!cond_wait_until(&m->cond, &m->lock, g_get_monotonic_time() + wait_ms * 1000) &&
                    out->rp) {
             mutex_unlock(&m->lock);
-            outgoing_ping(out, STREAM_PING_START);
+            outgoing_ping(out, STREAM_PING_START); /* none to one that has stopped answering */
             ok = out_flush(out->o, err) && outgoing_check(out, err);
             mutex_lock(&m->lock);
         }

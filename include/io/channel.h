@@ -52,6 +52,13 @@ void channel_set_write_timeout(struct channel *ch, unsigned ms);
  * would fail at once. */
 bool channel_wait_writable(struct channel *ch, unsigned ms);
 
+/*
+ * The errno with which a read or a write has failed, where that says nothing of the peer (the
+ * network is gone, nobody answers): it may live. 0: nothing has failed, or the peer has closed or
+ * reset the connection, which its process or its host does.
+ */
+int channel_lost(const struct channel *ch);
+
 /* True for a regular file: what is written only waits there, nobody acts on it meanwhile. */
 bool channel_is_file(const struct channel *ch);
 /* True where the peer can answer on the same channel (sockets, socket descriptors). */
