@@ -247,6 +247,7 @@ static bool run_guest(struct load *l, GError **err)
     }
     if (state == RUN_STATE_RUNNING) {
         if (l->vm->autostart) {
+            l->runs = true;
             vm_start(l->vm);
         } else {
             vm_set_run_state(l->vm, RUN_STATE_PAUSED);
@@ -293,7 +294,7 @@ static bool finish(struct load *l, GError **err)
         skip_description(l, NULL); /* only so that closing does not throw away what it carries */
     }
     /* without this the source would run the guest too */
-    if (l->features & FERRY_FEATURE_RUNS) {
+    if (l->features & FERRY_FEATURE_RUNS && l->runs) {
         uint64_t took = GUINT64_TO_BE((uint64_t)(l->ran_at_ns - l->go_at_ns));
 
         return_path_send(l->ch, RETURN_FERRY_RUNS, &took, sizeof(took), NULL);

@@ -45,6 +45,7 @@ struct load {
     uint64_t pause_ns; /* what it said */
     int64_t go_at_ns;
     int64_t ran_at_ns;
+    bool runs; /* was started, and not left for somebody's cont */
 };
 
 /* What a greeting came to. */

@@ -82,14 +82,14 @@ struct migration {
     MigrationHoldPoint hold; /* m */
     bool held;               /* m */
 
-    struct outgoing *out;      /* machine; the last one */
-    GPtrArray *checks;         /* machine; struct check_job *: migrate-check under way */
-    unsigned operator_blocker; /* machine; handle of migrate-set-blocker, 0: none */
-    struct incoming *in;       /* machine */
-    bool incoming_defer;       /* machine; migrate-incoming may be used */
+    struct outgoing *out;              /* machine; the last one */
+    GPtrArray *checks;                 /* machine; struct check_job *: migrate-check under way */
+    unsigned operator_blocker;         /* machine; handle of migrate-set-blocker, 0: none */
+    struct incoming *in;               /* machine */
+    bool incoming_defer;               /* machine; migrate-incoming may be used */
     struct dirty_rate *dirty_rate;     /* machine */
     struct dirty_limits *dirty_limits; /* machine */
-    struct premap *premap;     /* made with the machine, then of the incoming thread */
+    struct premap *premap;             /* made with the machine, then of the incoming thread */
 };
 
 /* --- migration.c --- */
@@ -177,6 +177,7 @@ struct outgoing {
     atomic_bool finished; /* the thread is at its end: it can be joined without waiting */
     bool committed;       /* m; GO, or the end of the stream, is about to leave: no way back */
     bool continued;       /* m; migrate-continue came */
+    bool runs_there;      /* machine; the destination has confirmed that it runs the guest */
 
     struct channel *ch;   /* set with m held */
     struct stream_out *o; /* thread only, like all below */

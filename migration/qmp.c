@@ -242,6 +242,34 @@ bool qmp_migrate_incoming(struct vm *vm, const struct qmp_migrate_incoming_arg *
     return true;
 }
 
+bool migration_may_run(struct vm *vm, GError **err)
+{
+    const struct migration *m = vm->migration;
+
+    if (vm->run_state == RUN_STATE_POSTMIGRATE && m->out && m->out->runs_there) {
+        error_set(
+            err, FERRY_ERROR_USER,
+            "The destination has confirmed that it runs the guest, and two copies would write "
+            "the same disks: when that one has certainly ended, use migrate-take-back");
+        return false;
+    }
+    return true;
+}
+
+bool qmp_migrate_take_back(struct vm *vm, GError **err)
+{
+    struct migration *m = vm->migration;
+
+    if (vm->run_state != RUN_STATE_POSTMIGRATE || !m->out) {
+        error_set(err, FERRY_ERROR_USER,
+                  "No guest has left from here that could be taken back (run state '%s')",
+                  qapi_run_state_str(vm->run_state));
+        return false;
+    }
+    m->out->runs_there = false;
+    return qmp_cont(vm, err);
+}
+
 MigrationInfo *qmp_query_migrate(struct vm *vm, GError **err)
 {
     (void)err;

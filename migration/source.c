@@ -512,6 +512,7 @@ static void end(struct outgoing *out, GError *error)
     mutex_unlock(&m->lock);
 
     if (!error) {
+        out->runs_there = out->rp && return_path_runs_ns(out->rp) != UINT64_MAX;
         vm_set_run_state(out->vm, RUN_STATE_POSTMIGRATE);
         migration_set_status(m, MIGRATION_STATUS_COMPLETED);
     } else if (committed) {

@@ -59,6 +59,9 @@ bool qmp_cont(struct vm *vm, GError **err)
         vm->autostart = true;
         return true;
     }
+    if (!migration_may_run(vm, err)) {
+        return false;
+    }
     /* a guest that was handed over in its memory may run in another process */
     if (!memory_lease_take(vm->memory, err)) {
         return false;

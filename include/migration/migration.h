@@ -25,10 +25,15 @@ void migration_free(struct vm *vm);
 bool migration_start_incoming_from_options(struct vm *vm, const char *uri, GError **err);
 
 /* Marks the guest as one that is not to migrate (replacing an earlier mark), as migrate-set-blocker
- * and -migrate-blocker do. USER: not a sensible reason, -only-migratable, a migration is under way. */
+ * and -migrate-blocker do. USER: not a sensible reason, -only-migratable, a migration is under way.
+ */
 bool migration_set_operator_blocker(struct vm *vm, const char *reason, GError **err);
 /* Whether a text will do as such a reason (USER); needs no machine and no lock. */
 bool migration_reason_valid(const char *reason, GError **err);
+
+/* False and *err: the guest has left, and its destination has confirmed that it runs there: a
+ * second copy is not to run here. Machine lock held. */
+bool migration_may_run(struct vm *vm, GError **err);
 
 /* While a destination waits or loads: `cont` and `stop` only decide whether the guest is to run
  * afterwards. */

@@ -161,7 +161,7 @@ class Refused(Failures):
         self.assertEqual(src.status(), "running")
         if source == FERRY:
             # a QEMU tells nobody why, only 10.0 that
-            self.assertRegex(said, "^The destination (closed the connection .*: look at its log "
+            self.assertRegex(migrate.cause(said), "^The destination (closed the connection .*: look at its log "
                                    "for the reason|could not load the guest .*)$")
         src.serial_line("T ", len(src.serial()))
         self.assertEqual(src.guest.complaints(), [])

@@ -182,3 +182,45 @@ class Waits(MigrationCase):
         for name in ("pre-switchover", "stream"):
             self.refused(f"Parameter '{name}-timeout' expects a value between 0 and 3600000 ms", src,
                          "migrate-set-parameters", **{f"{name}-timeout": 3600001})
+
+
+class TakeBack(MigrationCase):
+    """`cont` where the guest has left."""
+
+    REFUSED = ("The destination has confirmed that it runs the guest, and two copies would write the "
+               "same disks: when that one has certainly ended, use migrate-take-back")
+
+    def test_the_destination_runs_it(self):
+        src, dst = self.pair()
+        migrate.move(src, dst, self.uri)
+        for _ in range(2):
+            self.refused(self.REFUSED, src, "cont")
+        self.assertEqual(src.status(), "postmigrate")
+        dst.kill()
+        src.cmd("migrate-take-back")
+        self.check_source_goes_on(src)
+        # and that counts for this time only
+        self.move_and_check(src, self.another_destination())
+        self.refused(self.REFUSED, src, "cont")
+
+    def test_the_destination_holds_it(self):
+        """Loaded with -S, as managers do: it does not run there, and may run here."""
+        src, _ = self.pair()
+        dst = self.vm("-S", name="third", incoming="defer")
+        migrate.set_capabilities(dst, return_path=True)
+        uri = self.link()
+        dst.cmd("migrate-incoming", uri=uri)
+        migrate.start(src, uri)
+        migrate.wait_status(src, "completed")
+        dst.wait_state("paused")
+        src.cmd("cont")
+        self.check_source_goes_on(src)
+
+    def test_nothing_to_take_back(self):
+        src, dst = self.pair()
+        for vm, state in ((src, "running"), (dst, "inmigrate")):
+            self.refused(f"No guest has left from here that could be taken back (run state '{state}')",
+                         vm, "migrate-take-back")
+        self.move_and_check(src, dst)
+        self.refused("No guest has left from here that could be taken back (run state 'running')", dst,
+                     "migrate-take-back")

@@ -32,6 +32,7 @@ FAKE(migrate_set_blocker);
 FAKE(migrate_set_capabilities);
 FAKE(migrate_set_policy);
 FAKE(migrate_start_postcopy);
+FAKE(migrate_take_back);
 FAKE(object_add);
 FAKE(object_del);
 FAKE(qom_list);
