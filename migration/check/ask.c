@@ -14,6 +14,9 @@
 #include "system/vm.h"
 #include "util/error.h"
 
+/* How long a link that broke is listened to for the reason. */
+#define REASON_TIMEOUT_MS 500
+
 bool check_ask(struct migration *m, struct stream_out *o, struct return_path *rp,
                unsigned timeout_ms, GPtrArray *findings, char **program, GError **err)
 {
@@ -89,9 +92,10 @@ bool check_ask_only(struct migration *m, struct channel *ch, unsigned timeout_ms
     o = out_new_channel(ch);
     ok = agree(o, rp, channel_name(ch), timeout_ms, &error) &&
          check_ask(m, o, rp, timeout_ms, findings, program, &error);
-    /* where the reader of the return path has cut the channel, it knows why */
+    /* a write that failed says less than what the reader of the return path has found, or soon will
+     */
     if (!ok && !g_error_matches(error, FERRY_ERROR, FERRY_ERROR_PEER) &&
-        !return_path_check(rp, &better)) {
+        (return_path_failure(rp, REASON_TIMEOUT_MS, &better) || !return_path_check(rp, &better))) {
         g_error_free(error);
         error = better;
     }
