@@ -264,11 +264,14 @@ struct blocked {
     GError *err;
 };
 
+/* More than any send buffer holds. */
+#define BLOCKING (64u << 20)
+
 static gpointer blocked_thread(gpointer data)
 {
     struct blocked *b = data;
-    g_autofree char *block = g_malloc0(1 << 22);
-    struct iovec iov = { block, 1 << 22 };
+    g_autofree char *block = g_malloc0(BLOCKING);
+    struct iovec iov = { block, BLOCKING };
 
     if (b->writing) {
         g_assert_false(channel_writev_all(b->ch, &iov, 1, &b->err));
