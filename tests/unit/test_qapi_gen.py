@@ -118,7 +118,7 @@ class TestErrors(GeneratorCase):
         ("{ 'command': 'foo', 'boxed': true, 'data': { 'a': 'int' } }", 1,
          "'foo': boxed needs a named type"),
         ("{ 'command': 'foo', 'gen': 'no' }", 1, "'gen' of 'foo' must be true or false"),
-        (BASE + "{ 'command': 'foo', 'returns': 'Pair', 'deferred': 1 }", 3,
+        (BASE + "{ 'command': 'foo', 'returns': 'Pair', 'deferred': 'yes' }", 3,
          "'deferred' of 'foo' must be true or false"),
         ("{ 'command': 'foo', 'deferred': true }", 1, "'foo' is deferred: it returns an object"),
         (BASE + "{ 'command': 'foo', 'returns': 'Pair', 'deferred': true, 'allow-oob': true }", 3,
