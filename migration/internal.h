@@ -187,8 +187,8 @@ struct outgoing {
     uint32_t rounds;        /* that are over */
     uint32_t drains;        /* waits for the destination to have read everything */
     bool guest_stopped;     /* by us */
-    bool was_running;
-    RunState state_before;     /* the guest's state before we stopped it */
+    bool was_running;          /* machine; it is to run when it is ours again */
+    RunState state_before;     /* machine; the guest's state before we stopped it */
     int64_t clocks_stopped_ns; /* where the guest's pause begins on its own clocks, see
                                   x86_clock_stopped_at() */
     struct policy_run policy;

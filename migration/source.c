@@ -21,6 +21,7 @@
 #include "accel/accel.h"
 #include "migration/converge/apply.h"
 #include "migration/internal.h"
+#include "migration/migration.h"
 #include "migration/ram/save.h"
 #include "migration/return-path.h"
 #include "migration/stream/format.h"
@@ -476,6 +477,18 @@ static bool iterate(struct outgoing *out, GError **err)
 }
 
 /* --- the end --- */
+
+void migration_keep_stopped(struct vm *vm)
+{
+    struct outgoing *out = vm->migration ? vm->migration->out : NULL;
+
+    if (out && out->guest_stopped && vm->run_state == RUN_STATE_FINISH_MIGRATE &&
+        out->was_running) {
+        out->was_running = false;
+        out->state_before = RUN_STATE_PAUSED;
+        vm->migration->saved_state = RUN_STATE_PAUSED;
+    }
+}
 
 void outgoing_give_back(struct outgoing *out)
 {

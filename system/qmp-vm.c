@@ -31,6 +31,7 @@ bool qmp_stop(struct vm *vm, GError **err)
         vm->autostart = false;
         return true;
     }
+    migration_keep_stopped(vm); /* one that only stands still for a while */
     return vm_stop(vm, RUN_STATE_PAUSED, err);
 }
 

@@ -35,6 +35,10 @@ bool migration_reason_valid(const char *reason, GError **err);
  * second copy is not to run here. Machine lock held. */
 bool migration_may_run(struct vm *vm, GError **err);
 
+/* `stop` of a guest that stands still for its switchover: wherever it is afterwards, it does not
+ * run by itself. Nothing at any other time. Machine lock held. */
+void migration_keep_stopped(struct vm *vm);
+
 /* While a destination waits or loads: `cont` and `stop` only decide whether the guest is to run
  * afterwards. */
 bool migration_incoming_pending(struct vm *vm);

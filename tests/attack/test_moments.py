@@ -45,6 +45,29 @@ class Moments(MigrationCase):
             src.cmd("cont")
         self.check_source_goes_on(src)
 
+    def test_stop_of_one_that_stands_still(self):
+        """It has been told to stop: wherever it is after its switchover, it does not run by itself."""
+        src, dst = self.pair()
+        migrate.set_capabilities(src, pause_before_switchover=True)
+        migrate.start(src, self.uri)
+        migrate.wait_status(src, "pre-switchover")
+        src.cmd("stop")
+        src.cmd("migrate_cancel")
+        migrate.wait_status(src, "cancelled")
+        self.assertEqual(src.status(), "paused")
+        dst.wait(1)
+        src.cmd("cont")
+        self.check_source_goes_on(src)
+        dst = self.another_destination()
+        migrate.start(src, self.uri)
+        migrate.wait_status(src, "pre-switchover")
+        src.cmd("stop")
+        src.cmd("migrate-continue", state="pre-switchover")
+        migrate.finish(src, dst, running=False)
+        self.assertEqual(dst.status(), "paused")
+        dst.cmd("cont")
+        dst.guest.check()
+
     def test_cancel_at_any_moment(self):
         for pause in (False, True):
             with self.subTest(pause=pause):
