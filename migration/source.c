@@ -524,8 +524,9 @@ static void end(struct outgoing *out, GError *error)
     bool committed = out->committed;
     mutex_unlock(&m->lock);
 
+    /* also where the confirmation broke off behind it */
+    out->runs_there = committed && out->rp && return_path_runs_ns(out->rp) != UINT64_MAX;
     if (!error) {
-        out->runs_there = out->rp && return_path_runs_ns(out->rp) != UINT64_MAX;
         vm_set_run_state(out->vm, RUN_STATE_POSTMIGRATE);
         migration_set_status(m, MIGRATION_STATUS_COMPLETED);
     } else if (committed) {

@@ -34,6 +34,9 @@
 #define CHUNK_PAGES 4096u
 /* In later rounds, where little is dirty, less: what lies around a dirty page is not looked at. */
 #define CHUNK_PAGES_AGAIN 1024u
+/* Looking for zero pages in the first round may bring nothing to send for a long time: after this
+ * much the caller gets his turn, and the peer hears of us. */
+#define FIRST_SECTION_US 50000
 
 struct save_block {
     struct ram_block *block;
@@ -230,6 +233,7 @@ static void put_record(struct ram_save *rs, struct stream_out *o, struct ram_blo
 
 struct progress {
     uint64_t normal, zero, untouched, compared;
+    gint64 give_way; /* monotonic us; of the first round: the section ends with its chunk */
 };
 
 /* Sends a page that the destination may have in another form. */
@@ -324,7 +328,7 @@ static bool send_run(struct ram_save *rs, struct stream_out *o, struct save_bloc
 }
 
 /* Walks on from the cursor until the block, or the allowance, is at its end. True: the block is
- * done. */
+ * done; false may also be said at its very end. */
 static bool send_block(struct ram_save *rs, struct stream_out *o, struct save_block *sb,
                        uint64_t stop_at, bool last, struct progress *p)
 {
@@ -348,6 +352,9 @@ static bool send_block(struct ram_save *rs, struct stream_out *o, struct save_bl
             }
         }
         rs->at_page = rs->chunk_end;
+        if (p->give_way && g_get_monotonic_time() >= p->give_way) {
+            return false;
+        }
     }
     return true;
 }
@@ -358,6 +365,9 @@ bool ram_save_section(struct ram_save *rs, struct stream_out *o, uint64_t max_by
     uint64_t begun = o->bytes;
     struct progress p = { 0 };
 
+    if (rs->first_round && stop_at != UINT64_MAX) {
+        p.give_way = g_get_monotonic_time() + FIRST_SECTION_US;
+    }
     out_u8(o, end ? STREAM_SECTION_END : STREAM_SECTION_PART);
     out_be32(o, SECTION_ID_RAM);
     while (rs->at_block < rs->count) {

@@ -48,7 +48,8 @@ void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config,
                     struct stream_out *o);
 /*
  * Writes one PART (or, with end, the END section) with up to about max_bytes of what is left of the
- * round. True when the round is over: every page that was dirty at the last sync has been sent.
+ * round; less where finding it takes long, unless max_bytes is UINT64_MAX. True when the round is
+ * over: every page that was dirty at the last sync has been sent.
  */
 bool ram_save_section(struct ram_save *rs, struct stream_out *o, uint64_t max_bytes, bool end);
 /* Collects what was dirtied since the last time and starts a new round. */
