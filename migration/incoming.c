@@ -86,6 +86,7 @@ static void greeter_stop(struct greeter *g)
 {
     atomic_store(&g->l->cancelled, true);
     channel_shutdown(g->l->ch);
+    cond_broadcast(&g->l->in->m->cond); /* it may be held */
 }
 
 static void greeter_start(struct incoming *in, struct channel *ch)
@@ -185,6 +186,9 @@ static void make_room(struct incoming *in)
 
     if (in->greeters->len >= GREETINGS_MAX) {
         g = g_ptr_array_index(in->greeters, 0);
+        if (atomic_load(&g->done)) {
+            return; /* it may be the one that brings the guest: reap() looks at it next */
+        }
         g->ended_by_us = true;
         greeter_stop(g);
         g_thread_join(g->thread);
