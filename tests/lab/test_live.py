@@ -99,8 +99,11 @@ class Trouble(LabCase):
         with self.subTest("the destination is another machine"):
             dst, uri = self.destination(memory=64)
             migrate.start(src, uri)
-            migrate.wait_status(src, "failed")
-            dst.wait(1)
+            info = migrate.wait_status(src, "failed")
+            self.assertIn("give both sides the same -m", info["error-desc"])
+            # it was asked before anything was sent, and waits on
+            self.assertEqual(dst.status(), "inmigrate")
+            dst.quit()
             self.check_well(src)
 
         with self.subTest("retry"):
