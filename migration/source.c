@@ -297,6 +297,14 @@ static void follow_cache_size(struct outgoing *out, const struct migration_optio
     }
 }
 
+/* A write that stalls fails when the policy's time is over, if not before. */
+static void be_patient(struct outgoing *out)
+{
+    unsigned most = migration_timeout(out->m, link_timeout);
+
+    channel_set_write_timeout(out->ch, policy_patience_ms(out, most));
+}
+
 /*
  * Sends what the round has, in slices. With a limit each slice may use its share, and the time that
  * is left of it is slept; the limit is looked up again for each slice, so that a change takes
@@ -320,9 +328,9 @@ static bool send_round(struct outgoing *out, GError **err)
 
         out->burst_ns = begun;
         follow_cache_size(out, &now);
+        be_patient(out);
         done = ram_save_section(out->ram, out->o, slice, false);
-        channel_set_write_timeout(out->ch,
-                                  policy_patience_ms(out, migration_timeout(out->m, link_timeout)));
+        be_patient(out); /* most of the slice has left, and that may have taken its time */
         if (!out_flush(out->o, err)) {
             return policy_blame(out, err);
         }
