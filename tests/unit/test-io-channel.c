@@ -210,8 +210,8 @@ static void test_gone_reader(gconstpointer data)
 static void test_timeout(gconstpointer data)
 {
     struct pair p = pair_new(GPOINTER_TO_INT(data));
-    g_autofree char *block = g_malloc0(1 << 20);
-    struct iovec in = { block, 1 }, out = { block, 1 << 20 };
+    g_autofree char *block = g_malloc0(64 << 20); /* larger than any send buffer */
+    struct iovec in = { block, 1 }, out = { block, 64 << 20 };
     g_autoptr(GError) err = NULL;
     gint64 start = g_get_monotonic_time();
 
