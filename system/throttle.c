@@ -3,7 +3,8 @@
  * When a braked vCPU sleeps, and for how long. Here is only the arithmetic; the accelerator brings
  * a vCPU back after vcpu_pace_slice_ns(), asks vcpu_pace_rest_ns() and lets its thread sleep.
  *
- * Throttle: the thread runs (1-p) of a period of 10 ms and sleeps the rest. What counts is the time
+ * Throttle: the thread runs (1-p) of a period of 10 ms (up to 25 ms, where that is very little) and
+ * sleeps the rest. What counts is the time
  * that it was in the guest, by the clock, because that is what the share is of; but a vCPU that
  * halted used next to no processor, wrote nothing, and is not made to sleep for it.
  *
@@ -24,8 +25,10 @@
 
 #define PERIOD_NS    (10 * INT64_C(1000000))
 #define SLICE_MIN_NS (50 * INT64_C(1000))
-#define REST_MAX_NS  (100 * INT64_C(1000000))
-#define OWED_MAX_NS  (500 * INT64_C(1000000))
+/* Less at a time and a guest only gets to its interrupts. */
+#define RUN_MIN_NS  (250 * INT64_C(1000))
+#define REST_MAX_NS (100 * INT64_C(1000000))
+#define OWED_MAX_NS (500 * INT64_C(1000000))
 /* A thread that used less than a quarter of its slice was mostly halted. */
 #define BUSY_FACTOR 4
 
@@ -77,7 +80,7 @@ int64_t vcpu_pace_slice_ns(const struct vcpu *vcpu, struct vcpu_pace *pace)
     int64_t slice = 0;
 
     if (percent) {
-        slice = MAX(PERIOD_NS * (100 - (int64_t)percent) / 100, SLICE_MIN_NS);
+        slice = MAX(PERIOD_NS * (100 - (int64_t)percent) / 100, RUN_MIN_NS);
     }
     if (atomic_load(&vcpu->limit.pages_per_s)) {
         if (!pace->limit_slice_ns) {

@@ -24,7 +24,7 @@ struct vm;
 
 /*
  * Makes every vCPU sleep `percent` (0 to 99, more is 99) of the time; 0 lifts it. Any thread, no
- * lock needed; takes effect within a slice (10 ms).
+ * lock needed; takes effect within a slice (25 ms).
  */
 void vcpu_throttle_set(struct vm *vm, unsigned percent);
 unsigned vcpu_throttle_get(const struct vm *vm);

@@ -15,6 +15,11 @@
 #define LOOK_NS      (100 * INT64_C(1000000))
 #define LOOK_MOST_NS (1000 * INT64_C(1000000))
 #define LOOK_BYTES   (1u << 20)
+/* Pages that became dirty to pages sent, in the first round. */
+#define HOPELESS       0.6
+#define HOPELESS_LOOKS 3
+#define TELL_NS        (1000 * INT64_C(1000000))
+#define TELL_PERCENT   10
 /* A look reads a bit for each page of the guest: with very large ones it may take at most this part
  * of the time. */
 #define LOOK_COST 50
@@ -41,18 +46,18 @@ static struct throttle_params params_now(struct outgoing *out)
     };
 }
 
-/* The decision is written down where it says something new: the beginning, and each change that a
- * guest would feel. */
+/* The decision is written down where it says something new: the beginning, and now and then a
+ * change that a guest would feel. */
 static void set(struct outgoing *out, unsigned percent, const char *why)
 {
-    unsigned before = vcpu_throttle_get(out->vm);
-    bool feel = (before == 0) != (percent == 0) || percent + 10 <= before || before + 10 <= percent;
+    struct converge *c = &out->converge;
+    unsigned by = percent > c->told ? percent - c->told : c->told - percent;
+    int64_t now = migration_now_ns();
 
-    if (percent == before) {
-        return;
-    }
     vcpu_throttle_set(out->vm, percent);
-    if (feel) {
+    if (by && (!c->told || (by >= TELL_PERCENT && now - c->told_ns >= TELL_NS))) {
+        c->told = percent;
+        c->told_ns = now;
         history_decide(out, MIGRATION_ACTION_THROTTLE, (int64_t)percent, "%s", why);
     }
 }
@@ -62,6 +67,7 @@ void converge_start(struct outgoing *out)
     struct converge *c = &out->converge;
 
     c->look_every_ns = LOOK_NS;
+    c->throttle.per_round = out->vm->accel->dirty_ring_size > 0;
     if (out->options.caps[MIGRATION_CAPABILITY_DIRTY_LIMIT]) {
         dirty_limit_begin(out);
     }
@@ -92,6 +98,22 @@ static bool time_to_look(const struct outgoing *out)
            (out->o->bytes - c->looked_bytes >= LOOK_BYTES || since >= LOOK_MOST_NS);
 }
 
+/*
+ * The first round is the guest's, and it tells how fast the link is. A guest that dirties what has
+ * been sent about as fast as it is sent will have written to all of it by the end. Then it only
+ * loses by having each write noticed: it may as well write on undisturbed.
+ */
+static void first_round(struct outgoing *out, double ratio)
+{
+    struct converge *c = &out->converge;
+
+    c->high_looks = ratio >= HOPELESS ? c->high_looks + 1 : 0;
+    if (c->high_looks >= HOPELESS_LOOKS) {
+        c->hopeless = true;
+        ram_save_leave_dirty(out->ram);
+    }
+}
+
 static void look(struct outgoing *out, const struct throttle_params *p)
 {
     struct converge *c = &out->converge;
@@ -110,8 +132,12 @@ static void look(struct outgoing *out, const struct throttle_params *p)
         double seconds = (double)(now - c->looked_ns) / 1e9;
         double link = link_pages_per_s(out, seconds);
 
-        set(out, throttle_look(&c->throttle, p, pages - c->looked_pages, seconds, link),
-            "The guest writes faster than the link carries");
+        if (out->rounds) {
+            set(out, throttle_look(&c->throttle, p, pages - c->looked_pages, seconds, link),
+                "The guest writes faster than the link carries");
+        } else {
+            first_round(out, (double)(pages - c->looked_pages) / seconds / link);
+        }
     }
     c->looked_ns = now;
     c->looked_pages = pages;
@@ -121,9 +147,9 @@ static void look(struct outgoing *out, const struct throttle_params *p)
 void converge_tick(struct outgoing *out)
 {
     struct converge *c = &out->converge;
+    bool idle = out->rounds ? c->enough : c->hopeless;
 
-    /* until all memory has gone once, whatever the guest writes is mostly still to be sent */
-    if (out->rounds && throttles(out) && !c->cannot_count && time_to_look(out)) {
+    if (throttles(out) && !idle && !c->cannot_count && time_to_look(out)) {
         struct throttle_params p = params_now(out);
 
         if (!p.ladder) {
@@ -132,20 +158,32 @@ void converge_tick(struct outgoing *out)
     }
 }
 
-void converge_round(struct outgoing *out, const struct migration_round *round)
+static void throttle_after(struct outgoing *out, const struct migration_round *round)
 {
     struct converge *c = &out->converge;
+    struct throttle_params p = params_now(out);
+    struct migration_options now;
 
+    migration_options_get(out->m, &now);
+    /* what is left fits the pause that is allowed: a guest need not be slowed any further for it,
+     * nor could it be, by what it writes to all the time */
+    c->enough = (uint64_t)MAX(round->expected_downtime_us, 0) <= now.downtime_limit * 1000;
+    if (p.ladder || ((c->cannot_count || c->throttle.per_round) && !c->enough)) {
+        set(out,
+            throttle_round(&c->throttle, &p, round->bytes / WIRE_PAGE, round->dirtied_pages,
+                           c->cannot_count),
+            "The guest writes faster than the link carries");
+    } else if (!c->cannot_count && !c->enough && time_to_look(out)) {
+        look(out, &p);
+    } else {
+        set(out, MIN(vcpu_throttle_get(out->vm), p.max), "max-cpu-throttle was lowered");
+    }
+}
+
+void converge_round(struct outgoing *out, const struct migration_round *round)
+{
     if (throttles(out)) {
-        struct throttle_params p = params_now(out);
-
-        if (p.ladder || c->cannot_count) {
-            set(out,
-                throttle_round(&c->throttle, &p, round->bytes / WIRE_PAGE, round->dirtied_pages),
-                "The guest writes faster than the link carries");
-        } else if (time_to_look(out)) {
-            look(out, &p);
-        }
+        throttle_after(out, round);
     }
     if (out->options.caps[MIGRATION_CAPABILITY_DIRTY_LIMIT]) {
         dirty_limit_round(out, round);

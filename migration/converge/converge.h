@@ -22,6 +22,11 @@ struct converge {
     int64_t look_every_ns;
     double link; /* bytes/s */
     bool cannot_count;
+    bool enough;         /* what is left fits downtime-limit */
+    unsigned high_looks; /* in the first round, in a row */
+    bool hopeless;       /* all that is sent in it will be dirty again */
+    unsigned told;       /* percent, by the last decision */
+    int64_t told_ns;
 
     bool limiting;        /* dirty-limit is in force */
     unsigned high_rounds; /* in a row, for dirty-limit */

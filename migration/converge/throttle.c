@@ -5,14 +5,18 @@
 #include <glib.h>
 
 /* Pages to be sent again, as a part of those sent. */
-#define AIM 0.4
+#define AIM 0.45
 /* How many looks in a row must be above the trigger before the guest is touched. */
 #define LOOKS 2
 /* How many rounds, for the ladder. */
 #define ROUNDS 2
 /* A look at a few pages, or one that met a pause of the host, must not turn the throttle over. */
 #define DOWN_MOST 0.4
-#define UP_MOST   1.25
+#define UP_MOST   2.0
+/* A round in which this part became dirty again: all of it, as far as can be told. */
+#define ALL 0.9
+/* So few pages say nothing: a guest always writes to some, its clock and its stack. */
+#define PAGES_LEAST 64
 
 static double share_least(const struct throttle_params *p)
 {
@@ -24,12 +28,14 @@ static unsigned percent(const struct throttle *t, const struct throttle_params *
     return t->engaged ? MIN((unsigned)(100.0 * (1.0 - t->share) + 0.5), p->max) : 0;
 }
 
-/* More, or less, by what separates `ratio` (dirtied to sent) from the aim. */
-static void steer(struct throttle *t, const struct throttle_params *p, double ratio, double down)
+/* More, or less, by what separates `ratio` (dirtied to sent) from the aim; by a factor of `down` to
+ * `up`. */
+static void steer(struct throttle *t, const struct throttle_params *p, double ratio, double down,
+                  double up)
 {
-    double factor = ratio > 0 ? AIM / ratio : UP_MOST;
+    double factor = ratio > 0 ? AIM / ratio : up;
 
-    t->share = CLAMP(t->share * CLAMP(factor, down, UP_MOST), share_least(p), 1.0);
+    t->share = CLAMP(t->share * CLAMP(factor, down, up), share_least(p), 1.0);
 }
 
 unsigned throttle_look(struct throttle *t, const struct throttle_params *p, uint64_t pages,
@@ -40,13 +46,16 @@ unsigned throttle_look(struct throttle *t, const struct throttle_params *p, uint
     }
     double ratio = (double)pages / seconds / link_pages_per_s;
 
+    if (pages < PAGES_LEAST && ratio > AIM) {
+        return percent(t, p);
+    }
     if (!t->engaged) {
-        t->high = ratio * 100 > p->trigger ? t->high + 1 : 0;
-        t->engaged = t->high >= LOOKS;
+        t->high_looks = ratio * 100 > p->trigger ? t->high_looks + 1 : 0;
+        t->engaged = t->high_looks >= LOOKS;
         t->share = 1.0;
     }
     if (t->engaged) {
-        steer(t, p, ratio, DOWN_MOST);
+        steer(t, p, ratio, DOWN_MOST, t->per_round ? 1.0 : UP_MOST);
     }
     return percent(t, p);
 }
@@ -72,7 +81,7 @@ static void step(struct throttle *t, const struct throttle_params *p, double rat
 }
 
 unsigned throttle_round(struct throttle *t, const struct throttle_params *p, uint64_t sent_pages,
-                        uint64_t dirtied_pages)
+                        uint64_t dirtied_pages, bool blind)
 {
     double ratio = (double)dirtied_pages / (double)MAX(sent_pages, UINT64_C(1));
     bool high = ratio * 100 > p->trigger;
@@ -83,15 +92,15 @@ unsigned throttle_round(struct throttle *t, const struct throttle_params *p, uin
             t->high = 0;
             step(t, p, ratio);
         }
-    } else {
-        if (!t->engaged) {
-            t->engaged = t->high >= ROUNDS;
-            t->share = 1.0;
-        }
-        if (t->engaged) {
-            /* a round in which everything became dirty may have been far beyond the link */
-            steer(t, p, ratio, ratio > 0.9 ? 0.25 : DOWN_MOST);
-        }
+        return percent(t, p);
+    }
+    if (!t->engaged) {
+        t->engaged = t->high >= ROUNDS;
+        t->share = 1.0;
+    }
+    if (t->engaged && (blind || ratio < AIM || ratio > ALL)) {
+        /* a round in which everything became dirty may have been far beyond the link */
+        steer(t, p, ratio, blind && ratio > ALL ? 0.25 : DOWN_MOST, UP_MOST);
     }
     return percent(t, p);
 }

@@ -10,6 +10,10 @@
  * the count stays above throttle-trigger-threshold for a while, goes there within a few looks, and
  * follows both ways.
  *
+ * KVM's ring counts otherwise: a page once in a round, whether it has been sent by then or not.
+ * There a guest that has written to everything looks quiet for the rest of the round; so looks only
+ * brake, and it is the round's sum that lets go again.
+ *
  * Where nobody can count (no manual protect), the rounds are looked at instead. And where the
  * operator set the steps, the steps are gone: two rounds too many, a step.
  */
@@ -29,8 +33,9 @@ struct throttle_params {
 
 struct throttle {
     bool engaged;
-    double share;  /* of the time that vCPUs run; while engaged */
-    unsigned high; /* looks, or rounds, in a row above the trigger */
+    double share;              /* of the time that vCPUs run; while engaged */
+    unsigned high_looks, high; /* looks, and rounds, in a row above the trigger */
+    bool per_round;            /* a page is counted once in a round */
 };
 
 /*
@@ -40,10 +45,10 @@ struct throttle {
 unsigned throttle_look(struct throttle *t, const struct throttle_params *p, uint64_t pages,
                        double seconds, double link_pages_per_s);
 /*
- * A round has ended, in which so many pages were sent and so many became dirty; for the ladder, and
- * where nobody counts in between. Returns the percentage from now on.
+ * A round has ended, in which so many pages were sent and so many became dirty; for the ladder,
+ * with per_round, and where nobody counts in between (blind). Returns the percentage from now on.
  */
 unsigned throttle_round(struct throttle *t, const struct throttle_params *p, uint64_t sent_pages,
-                        uint64_t dirtied_pages);
+                        uint64_t dirtied_pages, bool blind);
 
 #endif

@@ -53,6 +53,7 @@ struct ram_save {
     unsigned count;
     bool tracking;
     bool first_round;
+    bool leave_dirty; /* see ram_save_leave_dirty() */
     int pagemap_fd;
     struct xbzrle *xbzrle; /* NULL: off */
     uint64_t cache_asked;  /* bytes; what its cache was last told to be */
@@ -199,6 +200,14 @@ void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config, s
     mutex_unlock(&rs->stats_lock);
 }
 
+static void find_untouched(struct ram_save *rs, struct save_block *sb, uint64_t first, uint64_t n)
+{
+    pages_populated(sb->block, rs->pagemap_fd, first, n, &sb->extent, rs->untouched);
+    for (unsigned w = 0; w < BITMAP_WORDS(n); w++) {
+        rs->untouched[w] = ~rs->untouched[w];
+    }
+}
+
 /* Re-arms the chunk that begins at the cursor and, in the first round, learns which of its pages
  * the host holds nothing for. */
 static void enter_chunk(struct ram_save *rs, struct save_block *sb)
@@ -207,13 +216,17 @@ static void enter_chunk(struct ram_save *rs, struct save_block *sb)
     uint64_t first = rs->at_page - rs->at_page % (rs->first_round ? size : BITS_PER_LONG);
     uint64_t n = MIN(rs->at_page - rs->at_page % size + size, sb->pages) - first;
 
-    rs->vm->accel->ops->dirty_clear(rs->vm, sb->block, first, n);
     rs->chunk_end = first + n;
-    if (rs->first_round) {
-        pages_populated(sb->block, rs->pagemap_fd, first, n, &sb->extent, rs->untouched);
-        for (unsigned w = 0; w < BITMAP_WORDS(n); w++) {
-            rs->untouched[w] = ~rs->untouched[w];
+    if (rs->first_round && rs->leave_dirty) {
+        find_untouched(rs, sb, first, n);
+        if (bitmap_next_set(rs->untouched, n, 0) >= n) {
+            return;
         }
+    }
+    /* before the question, or a page touched in between would be taken for untouched and clean */
+    rs->vm->accel->ops->dirty_clear(rs->vm, sb->block, first, n);
+    if (rs->first_round) {
+        find_untouched(rs, sb, first, n);
     }
 }
 
@@ -427,6 +440,11 @@ bool ram_save_sync(struct ram_save *rs, GError **err)
     rs->stats.sync_count++;
     mutex_unlock(&rs->stats_lock);
     return true;
+}
+
+void ram_save_leave_dirty(struct ram_save *rs)
+{
+    rs->leave_dirty = true;
 }
 
 uint64_t ram_save_remaining(const struct ram_save *rs)

@@ -54,6 +54,12 @@ void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config,
 bool ram_save_section(struct ram_save *rs, struct stream_out *o, uint64_t max_bytes, bool end);
 /* Collects what was dirtied since the last time and starts a new round. */
 bool ram_save_sync(struct ram_save *rs, GError **err);
+/*
+ * For the rest of the first round pages that are sent are not re-armed, and so all to be sent again
+ * in the second one: for a guest that writes to all of them anyway, which then does not pay for a
+ * fault each time. Memory that was never touched is left out of it.
+ */
+void ram_save_leave_dirty(struct ram_save *rs);
 uint64_t ram_save_remaining(const struct ram_save *rs);
 /* Any thread. */
 void ram_save_get_stats(struct ram_save *rs, struct ram_save_stats *stats);

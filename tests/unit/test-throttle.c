@@ -92,18 +92,18 @@ static void test_ladder(void)
 
     p.ladder = true;
     for (unsigned i = 0; i < G_N_ELEMENTS(want); i++) {
-        g_assert_cmpuint(throttle_round(&t, &p, 1000, 900), ==, want[i]);
+        g_assert_cmpuint(throttle_round(&t, &p, 1000, 900, false), ==, want[i]);
     }
     /* rounds that are good enough change nothing, and two in a row are wanted */
     for (unsigned i = 0; i < 5; i++) {
-        g_assert_cmpuint(throttle_round(&t, &p, 1000, 900), ==, 50);
-        g_assert_cmpuint(throttle_round(&t, &p, 1000, 400), ==, 50);
+        g_assert_cmpuint(throttle_round(&t, &p, 1000, 900, false), ==, 50);
+        g_assert_cmpuint(throttle_round(&t, &p, 1000, 400, false), ==, 50);
     }
     p.max = 65;
     for (unsigned i = 0; i < 20; i++) {
-        g_assert_cmpuint(throttle_round(&t, &p, 1000, 900), <=, 65);
+        g_assert_cmpuint(throttle_round(&t, &p, 1000, 900, false), <=, 65);
     }
-    g_assert_cmpuint(throttle_round(&t, &p, 0, 900), ==, 65);
+    g_assert_cmpuint(throttle_round(&t, &p, 0, 900, false), ==, 65);
 }
 
 static void test_tailslow(void)
@@ -114,11 +114,11 @@ static void test_tailslow(void)
     p.ladder = p.tailslow = true;
     p.initial = 50;
     p.increment = 30;
-    throttle_round(&t, &p, 1000, 600);
-    g_assert_cmpuint(throttle_round(&t, &p, 1000, 600), ==, 50);
-    throttle_round(&t, &p, 1000, 600);
+    throttle_round(&t, &p, 1000, 600, false);
+    g_assert_cmpuint(throttle_round(&t, &p, 1000, 600, false), ==, 50);
+    throttle_round(&t, &p, 1000, 600, false);
     /* a sixth less writing is enough: 58 and not 80 */
-    g_assert_cmpuint(throttle_round(&t, &p, 1000, 600), ==, 58);
+    g_assert_cmpuint(throttle_round(&t, &p, 1000, 600, false), ==, 58);
 }
 
 static void test_rounds_only(void)
@@ -128,9 +128,37 @@ static void test_rounds_only(void)
 
     for (unsigned i = 0; i < 12; i++) {
         percent = throttle_round(&t, &defaults, 100000,
-                                 (uint64_t)MIN(800000.0 * (100 - percent) / 100, 100000.0));
+                                 (uint64_t)MIN(800000.0 * (100 - percent) / 100, 100000.0), true);
     }
     g_assert_cmpfloat(800000.0 * (100 - percent) / 100, <, 50000);
+}
+
+/* The ring: 16,384 pages, each counted once in a round that takes a second. */
+static void test_per_round(void)
+{
+    struct throttle t = { .per_round = true };
+    unsigned percent = 0;
+    double set = 0;
+
+    for (unsigned i = 0; i < 12; i++) {
+        set = 0;
+        for (unsigned l = 0; l < 10; l++) {
+            double fresh = MIN(400000.0 * (100 - percent) / 100 / 10, 16384 - set);
+
+            set += fresh;
+            percent = throttle_look(&t, &defaults, (uint64_t)fresh, 0.1, 16384);
+        }
+        percent = throttle_round(&t, &defaults, 16384, (uint64_t)set, false);
+    }
+    g_test_message("%u %%, %.0f pages in a round", percent, set);
+    g_assert_cmpfloat(set, <, 16384 * 0.6);
+    g_assert_cmpfloat(set, >, 16384 * 0.1);
+    /* and it lets go when the guest becomes quiet */
+    for (unsigned i = 0; i < 20; i++) {
+        throttle_look(&t, &defaults, 10, 0.1, 16384);
+        percent = throttle_round(&t, &defaults, 16384, 100, false);
+    }
+    g_assert_cmpuint(percent, ==, 0);
 }
 
 /* ---- the vCPU's side ---- */
@@ -170,7 +198,8 @@ static void test_share(struct fixture *f, gconstpointer data)
 
         g_assert_cmpuint(vcpu_throttle_get(&f->vm), ==, percent);
         g_assert_true(vcpu_is_braked(&f->vcpu));
-        g_assert_cmpint(ABS(slice + rest - 10 * MS), <, 1000);
+        g_assert_cmpint(slice + rest, >=, 10 * MS - 1000);
+        g_assert_cmpint(slice + rest, <=, percent <= 97 ? 10 * MS + 1000 : 25 * MS + 1000);
         g_assert_cmpint(ABS(rest * 100 / (slice + rest) - percent), <=, 1);
     }
     vcpu_throttle_set(&f->vm, 1000);
@@ -250,6 +279,7 @@ int main(int argc, char **argv)
     g_test_add_func("/throttle/ladder", test_ladder);
     g_test_add_func("/throttle/tailslow", test_tailslow);
     g_test_add_func("/throttle/rounds-only", test_rounds_only);
+    g_test_add_func("/throttle/per-round", test_per_round);
     g_test_add("/pace/share", struct fixture, NULL, set_up, test_share, tear_down);
     g_test_add("/pace/limit", struct fixture, NULL, set_up, test_limit, tear_down);
     return g_test_run();
