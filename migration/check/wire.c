@@ -35,7 +35,18 @@ bool check_collect(GByteArray *text, const uint8_t *chunk, size_t len, bool *las
     return true;
 }
 
-/* Takes out what the type does not have. */
+static bool has_value(const struct qapi_type *type, const char *name)
+{
+    for (unsigned i = 0; i < type->value_count; i++) {
+        if (g_str_equal(type->values[i], name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Takes out what the type does not have. A word of a newer version becomes the enum's first: of
+ * severities that is the obstacle, and what a finding is about its reason says. */
 static void prune(const struct qapi_type *type, json_t *json)
 {
     const char *key;
@@ -57,7 +68,10 @@ static void prune(const struct qapi_type *type, json_t *json)
         for (unsigned i = 0; i < type->member_count && !m; i++) {
             m = g_str_equal(type->members[i].name, key) ? &type->members[i] : NULL;
         }
-        if (m) {
+        if (m && m->type->kind == QAPI_KIND_ENUM && json_is_string(value) &&
+            !has_value(m->type, json_string_value(value))) {
+            json_object_set_new(json, key, json_string(m->type->values[0]));
+        } else if (m) {
             prune(m->type, value);
         } else {
             json_object_del(json, key);

@@ -355,6 +355,26 @@ static void test_members(void)
     }
 }
 
+/* A newer destination may know more kinds of findings, and say more about them. */
+static void test_newer(void)
+{
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    g_autoptr(GError) error = NULL;
+    static const char text[] =
+        "{'program':'ferry 9','more':1,'findings':["
+        "{'severity':'warning','kind':'weather','subject':'s','reason':'It rains','cloud':[1]},"
+        "{'severity':'disaster','kind':'cpu','subject':'s','reason':'It burns'}]}";
+
+    g_byte_array_append(bytes, (const guint8 *)text, sizeof(text) - 1);
+    g_autoptr(MigrationCheckAnswer) a = check_answer_from_text(bytes, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(a->findings->len, ==, 2);
+    const MigrationFinding *rain = a->findings->pdata[0], *fire = a->findings->pdata[1];
+    g_assert_cmpint(rain->severity, ==, MIGRATION_FINDING_SEVERITY_WARNING);
+    g_assert_cmpstr(rain->reason, ==, "It rains");
+    g_assert_cmpint(fire->severity, ==, MIGRATION_FINDING_SEVERITY_OBSTACLE);
+}
+
 static void test_depth(void)
 {
     g_autoptr(GByteArray) bytes = g_byte_array_new();
@@ -462,6 +482,7 @@ int main(int argc, char **argv)
     g_test_add_func("/check/huge-pages", test_huge_pages);
     g_test_add_func("/check/nonsense", test_nonsense);
     g_test_add_func("/check/members", test_members);
+    g_test_add_func("/check/newer", test_newer);
     g_test_add_func("/check/depth", test_depth);
     g_test_add_func("/check/chunks", test_chunks);
     g_test_add_func("/check/bounds", test_bounds);
