@@ -204,7 +204,7 @@ COMPRESSED = build.word(0x5000, 0x100) + pstr(RAM) + be(8, 4) + bytes(8)
 # ---- the table ----
 
 RUNS = "running"
-CRASHED = "ended"  # taken, and the guest did not survive it
+CRASHED = "ended"  # taken, and the guest does not survive it: when, and how, is chance
 NO = Refused("load of migration failed")
 SIZE = 16 << 20
 
