@@ -13,12 +13,12 @@
 /* Of the stop: how much the last measurement counts. */
 #define STOP_WEIGHT 0.5
 /* Waking a thread, and parking it, for each vCPU that has come out of the guest. */
-#define PARK_US_BASE     30.0
-#define PARK_US_PER_VCPU 20.0
+#define PARK_US_BASE     10.0
+#define PARK_US_PER_VCPU 10.0
 /* Device state, saving, sending and loading; between Ferries, and with a QEMU, which gets a
  * description too and loads more slowly. */
-#define FERRY_US_BASE     240.0
-#define FERRY_US_PER_VCPU 200.0
+#define FERRY_US_BASE     190.0
+#define FERRY_US_PER_VCPU 180.0
 #define QEMU_US_BASE      1200.0
 #define QEMU_US_PER_VCPU  500.0
 /* READY and GO, and the confirmation's way is not part of the pause. */

@@ -40,6 +40,8 @@
  * link may take nothing at all. */
 #define SUSPEND_SLICE_S  0.02
 #define SUSPEND_STALL_MS 500
+/* Longer than this a second round only for a shorter pause is not worth it. */
+#define SECOND_ROUND_MS 50
 /* While an operator decides (pause-before-switchover) the destination hears from us. */
 #define KEEPALIVE_MS 5000
 
@@ -63,6 +65,23 @@ int64_t switchover_expect(struct outgoing *out, uint64_t remaining_pages)
     return us;
 }
 
+/*
+ * The first round goes through all memory and says little about how fast a few pages travel. Where
+ * they are most of the pause, and sending them is a matter of moments, a second round makes the
+ * pause shorter and its prediction good.
+ */
+static bool second_round_pays(const struct outgoing *out, const struct migration_round *round,
+                              const struct predicted_pause *p, uint64_t max_bandwidth)
+{
+    double rate = predict_bandwidth(&out->prediction);
+
+    if (max_bandwidth) {
+        rate = MIN(rate, (double)max_bandwidth);
+    }
+    return round->number == 1 && p->memory_us > p->fixed_us &&
+           (double)round->remaining_pages * TARGET_PAGE_SIZE * 1e3 <= rate * SECOND_ROUND_MS;
+}
+
 bool switchover_due(struct outgoing *out, struct switchover_judge *j,
                     const struct migration_round *round)
 {
@@ -80,6 +99,9 @@ bool switchover_due(struct outgoing *out, struct switchover_judge *j,
     }
     j->stalled = paid ? 0 : j->stalled + 1;
     j->remaining_before = remaining;
+    if (second_round_pays(out, round, &p, now.max_bandwidth)) {
+        return false;
+    }
     if (fixed_ms + memory_ms <= MIN(GOOD_ENOUGH_MS, limit_ms)) {
         history_decide(out, MIGRATION_ACTION_SWITCHOVER, -1,
                        "A pause of %.1f ms is expected, which no further round makes much shorter",

@@ -90,6 +90,10 @@ class FakePeer:
 
     def close(self):
         self.closed = True
+        try:
+            self.listener.shutdown(socket.SHUT_RDWR)  # nobody may have come
+        except OSError:
+            pass
         self.thread.join()
         self.listener.close()
         if self.sock:

@@ -6,6 +6,7 @@ source; after it only a destination that certainly does not run the guest gives 
 
 import os
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "migration"))
 
@@ -116,6 +117,8 @@ class Peers(MigrationCase):
                 peer = self.attempt(greeting)
                 migrate.wait_held(self.src, "device")
                 peer.say(answer)
+                # the source reads it on a thread of its own, perhaps after it has gone on
+                time.sleep(migrate.scaled(0.2))
                 migrate.release(self.src)
                 self.assertIn(words, self.outcome(True))
                 peer.close()
