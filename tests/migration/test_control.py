@@ -137,6 +137,7 @@ class Waits(MigrationCase):
             sock.connect(self.uri[5:])
             sock.settimeout(migrate.scaled(10))
             self.assertEqual(sock.recv(100), b"")
+        dst.cmd("migrate-set-parameters", **{"begin-timeout": 60000})  # a sanitized source is slow
         self.move_and_check(src, dst)
 
     def test_destination_stream(self):

@@ -21,6 +21,14 @@ static MigrationPolicy arguments(MigrationPolicyName name)
     return (MigrationPolicy){ .policy = name };
 }
 
+/* What was said and nobody has looked at any more. */
+static void forget(struct sim *s)
+{
+    g_clear_pointer(&s->said, g_ptr_array_unref);
+}
+
+#define SIM(s) __attribute__((cleanup(forget))) struct sim s = { 0 }
+
 static void begin_with(struct sim *s, const MigrationPolicy *arg)
 {
     struct policy p;
@@ -29,6 +37,7 @@ static void begin_with(struct sim *s, const MigrationPolicy *arg)
     policy_default(&p);
     g_assert_true(policy_from_qmp(&p, arg, &error));
     g_assert_no_error(error);
+    forget(s);
     *s = (struct sim){ .v = { .memory_bytes = GIB,
                               .remaining_pages = 262144,
                               .expected_downtime_us = 20 * 1000 * 1000,
@@ -102,7 +111,7 @@ static void tick_at(struct sim *s, int64_t ns)
 
 static void test_legacy(void)
 {
-    struct sim s;
+    SIM(s);
 
     begin(&s, MIGRATION_POLICY_NAME_LEGACY);
     for (int i = 0; i < 1000; i++) {
@@ -131,7 +140,7 @@ static void minimal_ladder(struct sim *s)
 
 static void test_minimal(void)
 {
-    struct sim s;
+    SIM(s);
 
     begin(&s, MIGRATION_POLICY_NAME_MINIMAL_DOWNTIME);
     minimal_ladder(&s);
@@ -144,7 +153,7 @@ static void test_minimal(void)
 
 static void test_progress_is_no_stall(void)
 {
-    struct sim s;
+    SIM(s);
     uint64_t left = 200000;
 
     begin(&s, MIGRATION_POLICY_NAME_MINIMAL_DOWNTIME);
@@ -170,7 +179,7 @@ static void test_progress_is_no_stall(void)
 /* A round in which the guest was slowed down further has not shown anything yet. */
 static void test_brake_is_no_stall(void)
 {
-    struct sim s;
+    SIM(s);
 
     begin(&s, MIGRATION_POLICY_NAME_MINIMAL_DOWNTIME);
     limit(&s, 100);
@@ -187,7 +196,7 @@ static void test_brake_is_no_stall(void)
 
 static void test_abort_waits_for_what_fits(void)
 {
-    struct sim s;
+    SIM(s);
 
     begin(&s, MIGRATION_POLICY_NAME_MINIMAL_DOWNTIME);
     minimal_ladder(&s);
@@ -205,7 +214,7 @@ static void test_abort_waits_for_what_fits(void)
 static void test_post_copy(void)
 {
     for (int possible = 0; possible < 2; possible++) {
-        struct sim s;
+        SIM(s);
 
         begin(&s, MIGRATION_POLICY_NAME_POST_COPY);
         s.v.post_copy_possible = possible;
@@ -225,7 +234,7 @@ static void test_post_copy(void)
 
 static void test_suspend(void)
 {
-    struct sim s;
+    SIM(s);
 
     begin(&s, MIGRATION_POLICY_NAME_SUSPEND);
     minimal_ladder(&s);
@@ -249,7 +258,7 @@ static void test_suspend(void)
 static void test_very_large(void)
 {
     static const int64_t after[] = { 300, 400, 500, 700, 1000, 0, 1500, 5000 };
-    struct sim s;
+    SIM(s);
 
     begin(&s, MIGRATION_POLICY_NAME_VERY_LARGE);
     limit(&s, 300);
@@ -269,7 +278,7 @@ static void test_very_large(void)
 static void test_cap(void)
 {
     MigrationPolicy arg = arguments(MIGRATION_POLICY_NAME_SUSPEND);
-    struct sim s;
+    SIM(s);
 
     arg.has_max_downtime = true;
     arg.max_downtime = 250;
@@ -306,7 +315,7 @@ static void test_cap(void)
 static void test_completion_deadline(void)
 {
     MigrationPolicy arg = arguments(MIGRATION_POLICY_NAME_LEGACY);
-    struct sim s;
+    SIM(s);
 
     arg.has_completion_timeout_per_gib = true;
     arg.completion_timeout_per_gib = 10;
@@ -356,7 +365,7 @@ static void test_completion_deadline(void)
 static void test_progress_deadline(void)
 {
     MigrationPolicy arg = arguments(MIGRATION_POLICY_NAME_LEGACY);
-    struct sim s;
+    SIM(s);
 
     arg.has_progress_timeout = true;
     arg.progress_timeout = 5;
@@ -375,7 +384,7 @@ static void test_progress_deadline(void)
 
 static void test_default_deadlines(void)
 {
-    struct sim s;
+    SIM(s);
 
     begin(&s, MIGRATION_POLICY_NAME_MINIMAL_DOWNTIME);
     limit(&s, 100);
@@ -422,7 +431,7 @@ static void test_custom(void)
         { 5, MIGRATION_ACTION_ABORT, -1 },
     };
     MigrationPolicy arg = custom(rows, G_N_ELEMENTS(rows));
-    struct sim s;
+    SIM(s);
 
     arg.has_allow_auto_converge = arg.allow_auto_converge = true;
     arg.has_allow_post_copy = arg.allow_post_copy = true;
