@@ -5,7 +5,7 @@
 #include <glib.h>
 
 /* Pages to be sent again, as a part of those sent. */
-#define AIM 0.45
+#define AIM 0.5
 /* How many looks in a row must be above the trigger before the guest is touched. */
 #define LOOKS 2
 /* How many rounds, for the ladder. */
