@@ -132,7 +132,7 @@ class Ferry(RealCase):
 
     def test_auto_converge(self):
         """A guest that the link cannot keep up with gets there, and the throttle is seen."""
-        self.pair(rate=12000, memory=64)
+        self.pair(rate=30000, memory=64)
         result = self.on("a", "migrate", self.dest, "--auto-converge", "--bandwidth", "32M",
                          "--max-downtime", "50ms", "--timeout", "60s", "--json")
         self.assertTrue(any(r["throttle"] > 0 for r in result.of_type("round")))
