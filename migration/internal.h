@@ -182,11 +182,11 @@ struct outgoing {
     struct channel *ch;   /* set with m held */
     struct stream_out *o; /* thread only, like all below */
     struct ram_save *ram;
-    struct return_path *rp; /* NULL: no return path */
-    uint64_t features;      /* FERRY_FEATURE_* in use */
-    uint32_t rounds;        /* that are over */
-    uint32_t drains;        /* waits for the destination to have read everything */
-    bool guest_stopped;     /* by us */
+    struct return_path *rp;    /* NULL: no return path */
+    uint64_t features;         /* FERRY_FEATURE_* in use */
+    uint32_t rounds;           /* that are over */
+    uint32_t drains;           /* waits for the destination to have read everything */
+    bool guest_stopped;        /* by us */
     bool was_running;          /* machine; it is to run when it is ours again */
     RunState state_before;     /* machine; the guest's state before we stopped it */
     int64_t clocks_stopped_ns; /* where the guest's pause begins on its own clocks, see

@@ -19,8 +19,8 @@
  * description too and loads more slowly. */
 #define FERRY_US_BASE     190.0
 #define FERRY_US_PER_VCPU 180.0
-#define QEMU_US_BASE     700.0
-#define QEMU_US_PER_VCPU 400.0
+#define QEMU_US_BASE      700.0
+#define QEMU_US_PER_VCPU  400.0
 /* READY and GO, and the confirmation's way is not part of the pause. */
 #define FERRY_ROUND_TRIPS 1.5
 #define QEMU_ROUND_TRIPS  1.0

@@ -52,9 +52,9 @@ struct kvm_vcpu {
 
     /* dirty ring; dirty_lock */
     struct kvm_dirty_gfn *ring;
-    uint64_t ring_next;    /* entries taken since the vCPU was made */
-    uint64_t ring_seen;    /* entries looked at, at least ring_next */
-    uint64_t ring_dirtied; /* pages in them */
+    uint64_t ring_next;                    /* entries taken since the vCPU was made */
+    uint64_t ring_seen;                    /* entries looked at, at least ring_next */
+    uint64_t ring_dirtied;                 /* pages in them */
     uint64_t ring_recent[KVM_RING_RECENT]; /* of those since the last reset */
 
     /* brakes; the vCPU's thread alone */
