@@ -48,6 +48,10 @@ static bool valid_cache_size(uint64_t bytes)
     return bytes >= TARGET_PAGE_SIZE && !(bytes & (bytes - 1));
 }
 
+/* ms; the text says TIMEOUT_MAX */
+#define PARAM_DEADLINE(cname, qname, default_, min_)                                               \
+    PARAM_MIN(cname, qname, default_, min_, TIMEOUT_MAX, "a value between " #min_ " and 3600000 ms")
+
 static const struct parameter parameters[] = {
     /* unlimited by default, unlike QEMU's 128 MiB/s: a limit is for the operator who knows of other
        traffic */
@@ -71,23 +75,15 @@ static const struct parameter parameters[] = {
               "a value between 1 and 1000"),
     PARAM_MIN(vcpu_dirty_limit, "vcpu_dirty_limit", 1, 1, UINT64_MAX / TARGET_PAGE_SIZE, NULL),
     /* a deadline for whatever is waited for */
-    PARAM_MIN(connect_timeout, "connect-timeout", 30000, 1, TIMEOUT_MAX,
-              "a value between 1 and 3600000 ms"),
-    PARAM_MIN(greeting_timeout, "greeting-timeout", 20000, 1, TIMEOUT_MAX,
-              "a value between 1 and 3600000 ms"),
-    PARAM_MIN(link_timeout, "link-timeout", 30000, 1, TIMEOUT_MAX,
-              "a value between 1 and 3600000 ms"),
-    PARAM_MIN(pre_switchover_timeout, "pre-switchover-timeout", 0, 0, TIMEOUT_MAX,
-              "a value between 0 and 3600000 ms"),
-    PARAM_MIN(ready_timeout, "ready-timeout", 30000, 1, TIMEOUT_MAX,
-              "a value between 1 and 3600000 ms"),
-    PARAM_MIN(confirm_timeout, "confirm-timeout", 30000, 1, TIMEOUT_MAX,
-              "a value between 1 and 3600000 ms"),
-    PARAM_MIN(begin_timeout, "begin-timeout", 60000, 1, TIMEOUT_MAX,
-              "a value between 1 and 3600000 ms"),
-    PARAM_MIN(stream_timeout, "stream-timeout", 120000, 0, TIMEOUT_MAX,
-              "a value between 0 and 3600000 ms"),
-    PARAM_MIN(go_timeout, "go-timeout", 60000, 1, TIMEOUT_MAX, "a value between 1 and 3600000 ms"),
+    PARAM_DEADLINE(connect_timeout, "connect-timeout", 30000, 1),
+    PARAM_DEADLINE(greeting_timeout, "greeting-timeout", 20000, 1),
+    PARAM_DEADLINE(link_timeout, "link-timeout", 30000, 1),
+    PARAM_DEADLINE(pre_switchover_timeout, "pre-switchover-timeout", 0, 0),
+    PARAM_DEADLINE(ready_timeout, "ready-timeout", 30000, 1),
+    PARAM_DEADLINE(confirm_timeout, "confirm-timeout", 30000, 1),
+    PARAM_DEADLINE(begin_timeout, "begin-timeout", 60000, 1),
+    PARAM_DEADLINE(stream_timeout, "stream-timeout", 120000, 0),
+    PARAM_DEADLINE(go_timeout, "go-timeout", 60000, 1),
 };
 
 #define AT(type, base, offset) (*(type *)(void *)((char *)(uintptr_t)(base) + (offset)))

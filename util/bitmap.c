@@ -2,27 +2,12 @@
 /* Bitmaps; see include/util/bitmap.h. */
 #include "util/bitmap.h"
 
-/* The bits of word w that lie in [first, end). */
-static unsigned long word_mask(uint64_t w, uint64_t first, uint64_t end)
-{
-    unsigned long mask = ~0ul;
-    uint64_t base = w * BITS_PER_LONG;
-
-    if (first > base) {
-        mask &= ~0ul << (first - base);
-    }
-    if (end < base + BITS_PER_LONG) {
-        mask &= ~0ul >> (base + BITS_PER_LONG - end);
-    }
-    return mask;
-}
-
 void bitmap_set_range(unsigned long *map, uint64_t first, uint64_t count)
 {
     uint64_t end = first + count;
 
     for (uint64_t w = first / BITS_PER_LONG; w * BITS_PER_LONG < end; w++) {
-        map[w] |= word_mask(w, first, end);
+        map[w] |= bitmap_word_mask(w, first, end);
     }
 }
 
@@ -31,7 +16,7 @@ void bitmap_clear_range(unsigned long *map, uint64_t first, uint64_t count)
     uint64_t end = first + count;
 
     for (uint64_t w = first / BITS_PER_LONG; w * BITS_PER_LONG < end; w++) {
-        map[w] &= ~word_mask(w, first, end);
+        map[w] &= ~bitmap_word_mask(w, first, end);
     }
 }
 
@@ -45,7 +30,7 @@ uint64_t bitmap_count_range(const unsigned long *map, uint64_t first, uint64_t c
     uint64_t end = first + count, n = 0;
 
     for (uint64_t w = first / BITS_PER_LONG; w * BITS_PER_LONG < end; w++) {
-        n += __builtin_popcountl(map[w] & word_mask(w, first, end));
+        n += __builtin_popcountl(map[w] & bitmap_word_mask(w, first, end));
     }
     return n;
 }

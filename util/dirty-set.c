@@ -198,16 +198,7 @@ void dirty_set_remove(struct dirty_set *s, uint64_t first, uint64_t count)
     uint64_t end = first + count;
 
     for (uint64_t w = first / BITS_PER_LONG; w * BITS_PER_LONG < end; w++) {
-        uint64_t base = w * BITS_PER_LONG;
-        unsigned long keep = 0;
-
-        if (first > base) {
-            keep = BIT_IN_WORD(first) - 1;
-        }
-        if (end < base + BITS_PER_LONG) {
-            keep |= ~0ul << (end - base);
-        }
-        s->words[w] &= keep;
+        s->words[w] &= ~bitmap_word_mask(w, first, end);
         if (!s->words[w]) {
             s->summary[w / BITS_PER_LONG] &= ~BIT_IN_WORD(w);
         }
@@ -241,22 +232,13 @@ void dirty_journal_add(struct dirty_journal *j, uint64_t first, uint64_t count)
     uint64_t end = first + count;
 
     for (uint64_t w = first / BITS_PER_LONG; w * BITS_PER_LONG < end; w++) {
-        uint64_t base = w * BITS_PER_LONG;
-        unsigned long mask = ~0ul;
-
-        if (first > base) {
-            mask &= ~0ul << (first - base);
-        }
-        if (end < base + BITS_PER_LONG) {
-            mask &= ~0ul >> (base + BITS_PER_LONG - end);
-        }
         /*
          * Always the locked OR, although the bit is mostly set already: it is also the barrier
          * between the data just written and a thread that takes the bit and then reads the page. A
          * plain test first would let that thread read the old page and this one believe that it is
          * still to be sent.
          */
-        atomic_fetch_or(&j->words[w], mask);
+        atomic_fetch_or(&j->words[w], bitmap_word_mask(w, first, end));
         /* The summary may be tested: a taker empties it before the word, so one that has emptied
          * it after this look will see the bit just set. */
         if (!(atomic_load(&j->summary[w / BITS_PER_LONG]) & BIT_IN_WORD(w))) {

@@ -40,6 +40,21 @@ static inline bool bitmap_test_and_clear(unsigned long *map, uint64_t bit)
     return was;
 }
 
+/* The bits of word w that lie in [first, end), which the word overlaps. */
+static inline unsigned long bitmap_word_mask(uint64_t w, uint64_t first, uint64_t end)
+{
+    unsigned long mask = ~0ul;
+    uint64_t base = w * BITS_PER_LONG;
+
+    if (first > base) {
+        mask &= ~0ul << (first - base);
+    }
+    if (end < base + BITS_PER_LONG) {
+        mask &= ~0ul >> (base + BITS_PER_LONG - end);
+    }
+    return mask;
+}
+
 void bitmap_set_range(unsigned long *map, uint64_t first, uint64_t count);
 void bitmap_clear_range(unsigned long *map, uint64_t first, uint64_t count);
 uint64_t bitmap_count(const unsigned long *map, uint64_t bits);
