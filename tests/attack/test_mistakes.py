@@ -11,12 +11,11 @@ SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path.insert(0, os.path.join(SOURCE, "tests", "migration"))
 sys.path.insert(0, os.path.join(SOURCE, "scripts"))
 
-from ferrytest import migrate
 from migrationcase import MigrationCase
 from streamdecode import hostile
 from streamdecode.build import (Edit, Writer, be, ram_blocks, ram_eos, ram_page, ram_zero,
                                 subsection, word)
-from victim import Victim
+from victim import Victim, good_stream
 
 PAGE = b"\x5a" * 4096
 TOP = 1 << 31
@@ -125,13 +124,7 @@ class Mistakes(MigrationCase):
     def setUp(self):
         super().setUp()
         if not Mistakes.good:
-            src = self.vm(name="source", guest="report=100 rate=100 mem=64K")
-            src.guest.wait_ready()
-            migrate.start(src, "file:" + self.path("good"))
-            migrate.wait_status(src, "completed")
-            src.quit()
-            with open(self.path("good"), "rb") as f:
-                Mistakes.good = f.read()
+            Mistakes.good = good_stream(self)
             Mistakes.edit = Edit(Mistakes.good)
 
     def load(self, data):

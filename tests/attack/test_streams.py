@@ -12,22 +12,16 @@ SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 sys.path.insert(0, os.path.join(SOURCE, "tests", "migration"))
 sys.path.insert(0, os.path.join(SOURCE, "scripts"))
 
-from ferrytest import is_sanitized, migrate
+from ferrytest import is_sanitized
 from migrationcase import MigrationCase
 from streamdecode import hostile
-from victim import MACHINE, Victim
+from victim import MACHINE, Victim, good_stream
 
 
 class Streams(MigrationCase):
     def setUp(self):
         super().setUp()
-        src = self.vm(name="source", guest="report=100 rate=100 mem=64K")
-        src.guest.wait_ready()
-        migrate.start(src, "file:" + self.path("good"))
-        migrate.wait_status(src, "completed")
-        src.quit()
-        with open(self.path("good"), "rb") as f:
-            self.good = f.read()
+        self.good = good_stream(self)
 
     def load(self, data, *machine):
         """What the process says, or None when it takes the stream."""

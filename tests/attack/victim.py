@@ -10,7 +10,7 @@ import socket
 import subprocess
 
 from ferrytest.qmp import QmpClosed
-from ferrytest import Qmp, ferry_binary, is_sanitized, scaled, wait_for
+from ferrytest import Qmp, ferry_binary, is_sanitized, migrate, scaled, wait_for
 
 MACHINE = ["-nodefaults", "-display", "none", "-M",
            "microvm,pit=on,pic=on,rtc=on,isa-serial=on", "-accel", "kvm",
@@ -21,6 +21,17 @@ REFUSED = "ferry-system-x86_64: load of migration failed: "
 
 def limit_memory():
     resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+
+
+def good_stream(case):
+    """The bytes of a stream as it should be, from a guest that works; `case` is a MigrationCase."""
+    src = case.vm(name="source", guest="report=100 rate=100 mem=64K")
+    src.guest.wait_ready()
+    migrate.start(src, "file:" + case.path("good"))
+    migrate.wait_status(src, "completed")
+    src.quit()
+    with open(case.path("good"), "rb") as f:
+        return f.read()
 
 
 class Victim:
