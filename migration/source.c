@@ -193,8 +193,12 @@ static bool open_return_path(struct outgoing *out, GError **err)
     outgoing_ping(out, STREAM_PING_START);
     outgoing_ping(out, FERRY_PING_MAGIC);
     asked = migration_now_ns();
-    if (!out_flush(out->o, err) ||
-        !return_path_wait(out->rp, RETURN_WAIT_FERRY_PONG,
+    if (!out_flush(out->o, err)) {
+        return false;
+    }
+    /* from here on the destination knows that this is a migration */
+    outgoing_phase(out, MIGRATION_PHASE_GREETING);
+    if (!return_path_wait(out->rp, RETURN_WAIT_FERRY_PONG,
                           migration_timeout(out->m, greeting_timeout), err)) {
         return false;
     }
@@ -212,7 +216,6 @@ static bool open_return_path(struct outgoing *out, GError **err)
 
 static bool greet(struct outgoing *out, GError **err)
 {
-    outgoing_phase(out, MIGRATION_PHASE_GREETING);
     out_be32(out->o, STREAM_MAGIC);
     out_be32(out->o, STREAM_VERSION);
     configuration_save(out, out->o);

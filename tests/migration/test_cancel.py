@@ -53,6 +53,9 @@ class Cancel(MigrationCase):
                 migrate.start(src, self.uri)
                 migrate.wait_held(dst, point)
                 self.assertEqual(dst.status(), "inmigrate")
+                # a connection from which nothing ever came leaves the destination as it was
+                migrate.wait_for("the first bytes of the source",
+                                 lambda: migrate.info(src)["phase"] != "connect")
                 src.cmd("migrate_cancel")
                 migrate.wait_status(src, "cancelled")
                 self.check_source_goes_on(src)
