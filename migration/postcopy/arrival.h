@@ -29,7 +29,12 @@ struct ram_load;
 bool arrival_possible(struct vm *vm, bool ignore_shared, GError **err);
 /* POSTCOPY_ADVISE came: the source may switch. `rl` is what precopy fills; it outlives this. */
 struct arrival *arrival_new(struct vm *vm, struct ram_load *rl, bool ignore_shared, GError **err);
-/* Ends "mig/fault" and the watch; all threads that place have ended. NULL is fine. */
+/*
+ * Ends "mig/fault" and the watch: whoever still waits for a page gets zeroes (all have come, or the
+ * process ends). Figures stay, `rl` is not needed any more. Idempotent; any thread but mig/fault.
+ */
+void arrival_stop(struct arrival *a);
+/* All threads that place have ended; stops it. NULL is fine. */
 void arrival_free(struct arrival *a);
 /* The payload of ADVISE; false and *err (PEER) when the source's page sizes are not ours. */
 bool arrival_check_page_sizes(struct vm *vm, uint64_t summary, uint64_t target_page, GError **err);
