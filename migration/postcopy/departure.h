@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Memory of a guest that has left before all of it was sent. Made of what precopy knows (which pages
- * are dirty) when the switch begins:
+ * Memory of a guest that has left before all of it was sent. Made of what precopy knows (which
+ * pages are dirty) when the switch begins:
  *
  *   departure_new -> departure_discard (the guest still runs: most of what is dirty)
  *     -> guest stops, ram_save_sync() -> departure_discard (the rest) -> departure_freeze
@@ -13,8 +13,8 @@
  * Background order follows the guest: outward from the page that was asked for last, then whatever
  * is left.
  *
- * Threads: up to freeze the migration thread; from then on any, under a leaf lock of its own that is
- * never held while a stream is written.
+ * Threads: up to freeze the migration thread; from then on any, under a leaf lock of its own that
+ * is never held while a stream is written.
  */
 #ifndef MIGRATION_POSTCOPY_DEPARTURE_H
 #define MIGRATION_POSTCOPY_DEPARTURE_H
@@ -36,7 +36,8 @@ void departure_free(struct departure *d); /* NULL is fine */
  * rounded out to host pages.
  */
 void departure_discard(struct departure *d, struct stream_out *o);
-/* The guest has stopped and the last discard is queued. Ends dirty tracking. */
+/* The guest has stopped and the last discard is queued. Dirty tracking is read no more, but is left
+ * on until ram_save_free(): to end it takes a while, and this is in the pause. */
 void departure_freeze(struct departure *d);
 
 /*
@@ -52,11 +53,14 @@ struct departure_stream {
     const struct ram_block *named;
     bool bare; /* records alone (preempt channel), else PART sections */
 };
-/* Queues one host page that was asked for. False: none is wanted. */
+/* Queues one host page that was asked for. False: none is wanted, or the stream is broken. */
 bool departure_send_requested(struct departure *d, struct departure_stream *s);
-/* Queues up to about max_bytes (at least one host page) that nobody has asked for. False: nothing is
- * left to claim. */
+/* Queues up to about max_bytes (at least one host page) that nobody has asked for. False: nothing
+ * is left to claim, or the stream is broken. All is queued when this says false, nothing is wanted
+ * and no other thread is inside of a send. */
 bool departure_send_background(struct departure *d, struct departure_stream *s, uint64_t max_bytes);
+/* The END section of memory; on a stream that is not bare. */
+void departure_end(struct departure_stream *s);
 bool departure_wanted(struct departure *d); /* a request is waiting */
 
 /* A new link: the destination has the pages whose bits are set (as in RECV_BITMAP), and no others.
@@ -68,8 +72,12 @@ const char *departure_block_name(const struct departure *d, unsigned index);
 /* Forgets requests (they are sent again) and begins anew with what is missing there. */
 void departure_resume(struct departure *d);
 
+/* With release_ram: all that was sent so far is known to have arrived, and no thread sends. Gives
+ * it back to the host where only we map it. The guest can then not run here any more. */
+void departure_release(struct departure *d);
+
 struct departure_stats {
-    uint64_t remaining_pages; /* not claimed */
+    uint64_t remaining_pages; /* not sent: owed, or asked for and waiting */
     uint64_t normal_pages, zero_pages, requests, discarded_pages;
     unsigned queue_max; /* most requests that waited at once */
 };

@@ -15,60 +15,20 @@
  * Pages go by reference; what the guest writes while the kernel copies them is logged and sent
  * again.
  */
-#include "migration/ram/save.h"
-
 #include <string.h>
 #include <unistd.h>
 
 #include "accel/accel.h"
-#include "migration/ram/pages.h"
+#include "migration/ram/save-private.h"
 #include "migration/stream/format.h"
 #include "migration/vmstate/savevm.h"
 #include "system/vm.h"
-#include "util/bitmap.h"
-#include "util/dirty-set.h"
-#include "util/sync.h"
 
-/* 16 MiB: one ioctl re-arms it, and a busy guest cannot dirty it much again before it is sent. A
- * multiple of 64, as KVM wants. */
-#define CHUNK_PAGES 4096u
 /* In later rounds, where little is dirty, less: what lies around a dirty page is not looked at. */
 #define CHUNK_PAGES_AGAIN 1024u
 /* Looking for zero pages in the first round may bring nothing to send for a long time: after this
  * much the caller gets his turn, and the peer hears of us. */
 #define FIRST_SECTION_US 50000
-
-struct save_block {
-    struct ram_block *block;
-    uint64_t pages;
-    struct dirty_set dirty;
-    bool skip; /* its pages do not travel */
-    struct data_extent extent;
-};
-
-struct ram_save {
-    struct vm *vm;
-    struct ram_save_config config;
-    struct save_block *blocks;
-    unsigned count;
-    bool tracking;
-    bool first_round;
-    bool leave_dirty; /* see ram_save_leave_dirty() */
-    int pagemap_fd;
-    struct xbzrle *xbzrle; /* NULL: off */
-    uint64_t cache_asked;  /* bytes; what its cache was last told to be */
-    uint64_t round_bytes, round_pages;
-
-    /* cursor of the round */
-    unsigned at_block;
-    uint64_t at_page;
-    uint64_t chunk_end;                                 /* pages below it are re-armed */
-    const struct ram_block *named;                      /* block of the last record, for CONTINUE */
-    unsigned long untouched[BITMAP_WORDS(CHUNK_PAGES)]; /* of the current chunk, first round only */
-
-    struct mutex stats_lock;
-    struct ram_save_stats stats;
-};
 
 struct ram_save *ram_save_new(struct vm *vm)
 {
@@ -181,6 +141,9 @@ void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config, s
 
         out_pstr(o, sb->block->idstr);
         out_be64(o, sb->block->used_length);
+        if (config->postcopy && sb->block->page_size != TARGET_PAGE_SIZE) {
+            out_be64(o, sb->block->page_size);
+        }
         if (config->ignore_shared) {
             out_be64(o, sb->block->gpa);
         }
@@ -404,9 +367,20 @@ bool ram_save_section(struct ram_save *rs, struct stream_out *o, uint64_t max_by
     return rs->at_block == rs->count;
 }
 
+void ram_save_note_unseen(struct ram_save *rs)
+{
+    for (unsigned i = 0; rs->first_round && i < rs->count; i++) {
+        struct save_block *sb = &rs->blocks[i];
+
+        sb->unseen = i < rs->at_block ? sb->pages : i > rs->at_block ? 0 : rs->chunk_end;
+    }
+}
+
 bool ram_save_sync(struct ram_save *rs, GError **err)
 {
     uint64_t fresh = 0, left = 0;
+
+    ram_save_note_unseen(rs);
 
     for (unsigned i = 0; i < rs->count; i++) {
         struct save_block *sb = &rs->blocks[i];
@@ -440,6 +414,33 @@ bool ram_save_sync(struct ram_save *rs, GError **err)
     rs->stats.sync_count++;
     mutex_unlock(&rs->stats_lock);
     return true;
+}
+
+void ram_save_account(struct ram_save *rs, uint64_t normal, uint64_t zero, uint64_t untouched)
+{
+    mutex_lock(&rs->stats_lock);
+    rs->stats.normal_pages += normal;
+    rs->stats.zero_pages += zero;
+    rs->stats.untouched_pages += untouched;
+    rs->stats.remaining_pages -= normal + zero;
+    mutex_unlock(&rs->stats_lock);
+}
+
+void ram_save_set_remaining(struct ram_save *rs, uint64_t pages)
+{
+    mutex_lock(&rs->stats_lock);
+    rs->stats.remaining_pages = pages;
+    mutex_unlock(&rs->stats_lock);
+}
+
+uint64_t ram_save_page_sizes(const struct ram_save *rs)
+{
+    uint64_t sizes = 0;
+
+    for (unsigned i = 0; i < rs->count; i++) {
+        sizes |= rs->blocks[i].block->page_size;
+    }
+    return sizes;
 }
 
 void ram_save_leave_dirty(struct ram_save *rs)

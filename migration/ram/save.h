@@ -15,6 +15,7 @@ struct vm;
 struct ram_save_config {
     bool ignore_shared; /* capability x-ignore-shared */
     bool zeroed;        /* the destination's memory is known to be zero: FERRY_FEATURE_ZEROED */
+    bool postcopy;      /* POSTCOPY_ADVISE was sent: the list has the sizes of huge pages */
 };
 
 struct ram_save_stats {
@@ -43,6 +44,8 @@ void ram_save_free(struct ram_save *rs);
 bool ram_save_use_xbzrle(struct ram_save *rs, uint64_t cache_bytes, GError **err);
 /* Starts dirty tracking with every page to be sent. Takes the machine lock for a moment. */
 bool ram_save_start_tracking(struct ram_save *rs, GError **err);
+/* Which sizes the host's pages have, or'ed together: what POSTCOPY_ADVISE says. Bytes. */
+uint64_t ram_save_page_sizes(const struct ram_save *rs);
 /* Writes the START section: the list of blocks. */
 void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config,
                     struct stream_out *o);
