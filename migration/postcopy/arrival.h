@@ -6,8 +6,8 @@
  * Pages that are not missing and that the host holds nothing for are zero; a touch of one is
  * answered here.
  *
- * From arrival_listen() on the missing pages only become fewer, each is placed exactly once, and one
- * that has been placed is never written again by us: it is the guest's.
+ * From arrival_listen() on the missing pages only become fewer, each is placed exactly once, and
+ * one that has been placed is never written again by us: it is the guest's.
  *
  * Threads: advise and discard on "mig/incoming"; placing from any number of threads, each with a
  * reader of its own; the rest says so. No function takes or needs the machine lock.
@@ -51,6 +51,12 @@ typedef bool arrival_request(void *opaque, struct ram_block *b, uint64_t offset,
 /* From here on a touch of a missing page waits. vCPUs have never run. False and *err (HOST): as
  * before the call. */
 bool arrival_listen(struct arrival *a, arrival_request *request, void *opaque, GError **err);
+/*
+ * Makes the calling thread go before others on a busy host: "mig/fault" does so itself; who reads
+ * pages that were asked for should. Best effort. The guest's own memory is never touched by such a
+ * thread: it would wait for itself.
+ */
+void arrival_thread_urgent(void);
 /* A new link: all pages that are waited for are requested (again). Any thread, after listen. */
 void arrival_ask_again(struct arrival *a);
 

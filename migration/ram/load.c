@@ -23,6 +23,7 @@ struct ram_load {
     struct vm *vm;
     struct premap *premap; /* stopped once the stream begins; may be NULL */
     bool ignore_shared;
+    bool advised;              /* ram_load_advise() */
     bool listed;               /* the START section's list has come */
     struct ram_block *current; /* of the last record */
     unsigned long **touched;   /* per block index: pages that may hold something other than zero */
@@ -108,11 +109,21 @@ static bool bad(struct stream_in *in, GError **err, const char *what)
     return false;
 }
 
+void ram_load_advise(struct ram_load *rl)
+{
+    rl->advised = true;
+}
+
+struct ram_block *ram_load_current(const struct ram_load *rl)
+{
+    return rl->current;
+}
+
 static bool load_list_entry(struct ram_load *rl, struct stream_in *in, uint64_t *length,
                             GError **err)
 {
     char idstr[256];
-    uint64_t gpa;
+    uint64_t gpa, page_size;
 
     if (!in_pstr(in, idstr, err) || !in_be64(in, length, err)) {
         return false;
@@ -128,6 +139,19 @@ static bool load_list_entry(struct ram_load *rl, struct stream_in *in, uint64_t 
         return false;
     }
     rl->named[b->index] = true;
+    if (rl->advised && b->page_size != TARGET_PAGE_SIZE) {
+        if (!in_be64(in, &page_size, err)) {
+            return false;
+        }
+        if (page_size != b->page_size) {
+            error_set(err, FERRY_ERROR_PEER,
+                      "The source's memory '%s' has host pages of 0x%" PRIx64
+                      " bytes, and 0x%" PRIx64
+                      " here: post-copy needs the same memory backend on both sides",
+                      idstr, page_size, b->page_size);
+            return false;
+        }
+    }
     if (rl->ignore_shared) {
         if (!in_be64(in, &gpa, err)) {
             return false;

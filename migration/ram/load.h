@@ -24,6 +24,10 @@ void ram_load_zero(struct ram_load *rl);
  * as zero, so that it may leave zero pages out (FERRY_FEATURE_ZEROED).
  */
 bool ram_load_begin(struct ram_load *rl, bool ignore_shared);
+/* POSTCOPY_ADVISE came before the list of blocks: the list then has the size of huge pages. */
+void ram_load_advise(struct ram_load *rl);
+/* The block that the last record was of: what comes next may continue it. NULL: none yet. */
+struct ram_block *ram_load_current(const struct ram_load *rl);
 /* Reads the payload of a ram section up to and with its end mark. May take the machine lock
  * (resizable blocks). */
 bool ram_load_section(struct ram_load *rl, struct stream_in *in, GError **err);

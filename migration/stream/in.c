@@ -240,6 +240,11 @@ void in_unread(struct stream_in *in, const struct iovec *iov, int iovcnt)
     in->base -= in->len;
 }
 
+bool in_ended(const struct stream_in *in)
+{
+    return (in->ended || !in->ch) && in->pos == in->len;
+}
+
 bool in_wait(struct stream_in *in, unsigned timeout_ms)
 {
     uint8_t unused;

@@ -50,6 +50,8 @@ void in_unread(struct stream_in *in, const struct iovec *iov, int iovcnt);
 
 /* Bytes consumed so far: for messages. */
 uint64_t in_offset(const struct stream_in *in);
+/* The stream has ended in order (no error of the channel) and all of it has been read. */
+bool in_ended(const struct stream_in *in);
 /* True when at least one byte can be had within timeout_ms; false at the end of the stream. */
 bool in_wait(struct stream_in *in, unsigned timeout_ms);
 
