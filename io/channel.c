@@ -508,6 +508,11 @@ bool channel_wait_writable(struct channel *ch, unsigned ms)
     return ch->out.fd < 0 || socket_wait(ch->out.fd, POLLOUT, ch->wake_fd, MAX(ms, 1u)) != 0;
 }
 
+bool channel_wait_readable(struct channel *ch, unsigned ms)
+{
+    return ch->in.fd < 0 || socket_wait(ch->in.fd, POLLIN, ch->wake_fd, MAX(ms, 1u)) != 0;
+}
+
 int channel_lost(const struct channel *ch)
 {
     return LOAD(ch->lost);

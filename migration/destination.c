@@ -23,6 +23,7 @@
 
 #include "accel/accel.h"
 #include "migration/destination.h"
+#include "migration/postcopy/destination.h"
 #include "migration/ram/load.h"
 #include "migration/return-path.h"
 #include "migration/stream/format.h"
@@ -106,7 +107,7 @@ static bool load_section_part(struct load *l, uint8_t type, GError **err)
     if (!in_be32(l->s, &id, err)) {
         return false;
     }
-    if (!l->ram_open || id != l->ram_id) {
+    if (!l->ram_open || id != l->ram_id || postcopy_has_package(l)) {
         return load_refuse(l, err, "Unknown savevm section %u", id);
     }
     if (l->ram_ended) {
@@ -129,41 +130,66 @@ static bool memory_complete(struct load *l, GError **err)
            ram_load_complete(l->ram, err);
 }
 
+/* The record behind a type byte other than EOF. */
+static bool load_record(struct load *l, uint8_t type, GError **err)
+{
+    switch (type) {
+    case STREAM_SECTION_START:
+    case STREAM_SECTION_FULL:
+        return load_section_header(l, type, err);
+    case STREAM_SECTION_PART:
+    case STREAM_SECTION_END:
+        return load_section_part(l, type, err);
+    case STREAM_COMMAND:
+        return load_command(l, err);
+    default:
+        return load_refuse(l, err, "Unknown savevm section type %d", type);
+    }
+}
+
+static bool go_on(struct load *l, GError **err)
+{
+    if (atomic_load(&l->in->cancelled)) {
+        error_set(err, FERRY_ERROR_CANCELLED, "The incoming migration was ended");
+        return false;
+    }
+    return true;
+}
+
 static bool load_records(struct load *l, GError **err)
 {
     for (;;) {
         uint8_t type;
-        bool ok;
 
         if (!in_u8(l->s, &type, err)) {
             return false;
         }
-        switch (type) {
-        case STREAM_EOF:
+        if (type == STREAM_EOF) {
             /* what is missing would silently keep its state after reset */
             return memory_complete(l, err) && savevm_load_complete(l->devices, err);
-        case STREAM_SECTION_START:
-        case STREAM_SECTION_FULL:
-            ok = load_section_header(l, type, err);
-            break;
-        case STREAM_SECTION_PART:
-        case STREAM_SECTION_END:
-            ok = load_section_part(l, type, err);
-            break;
-        case STREAM_COMMAND:
-            ok = load_command(l, err);
-            break;
-        default:
-            return load_refuse(l, err, "Unknown savevm section type %d", type);
         }
-        if (!ok) {
+        if (!load_record(l, type, err)) {
             return false;
         }
-        if (atomic_load(&l->in->cancelled)) {
-            error_set(err, FERRY_ERROR_CANCELLED, "The incoming migration was ended");
+        if (postcopy_has_package(l)) {
+            return savevm_load_complete(l->devices, err); /* memory follows */
+        }
+        if (!go_on(l, err)) {
             return false;
         }
     }
+}
+
+bool load_package(struct load *l, GError **err)
+{
+    uint8_t type;
+
+    while (in_peek(l->s, 0, &type)) {
+        if (!in_u8(l->s, &type, err) || !load_record(l, type, err) || !go_on(l, err)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* --- after the end of the stream --- */
@@ -255,7 +281,9 @@ static bool run_guest(struct load *l, GError **err)
     } else {
         vm_set_run_state(l->vm, state);
     }
-    migration_set_status(m, MIGRATION_STATUS_COMPLETED);
+    if (!postcopy_has_package(l)) {
+        migration_set_status(m, MIGRATION_STATUS_COMPLETED);
+    }
     return true;
 }
 
@@ -273,6 +301,9 @@ static bool finish(struct load *l, GError **err)
     vm_unlock(l->vm);
     if (!ok) {
         return false;
+    }
+    if (postcopy_has_package(l)) {
+        return postcopy_finish(l, run_guest, err);
     }
     if (ferry) {
         migration_hold(l->in->m, MIGRATION_HOLD_POINT_INCOMING_READY, &l->in->cancelled);
@@ -359,6 +390,7 @@ bool load_guest(struct load *l, GError **err)
         !finish(l, &error)) {
         load_name_place(l, error);
         load_send_failure(l, error);
+        postcopy_in_stop(l->in);
         g_propagate_error(err, error);
         savevm_load_free(l->devices);
         return false;

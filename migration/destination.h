@@ -41,7 +41,7 @@ struct load {
     bool ram_open;  /* the ram section's START has come */
     bool ram_ended; /* and its END */
     uint32_t ram_id;
-    bool go;           /* FERRY_GO came */
+    bool go;           /* FERRY_GO came; in post-copy all three: m */
     uint64_t pause_ns; /* what it said */
     int64_t go_at_ns;
     int64_t ran_at_ns;
@@ -52,8 +52,12 @@ struct load {
 enum greeting {
     GREETING_GUEST,   /* what comes next is the guest's state */
     GREETING_CHECKED, /* the source has had its answers and has gone */
+    GREETING_SILENT,  /* nothing came, and now a guest comes on another connection */
     GREETING_FAILED,
 };
+
+/* So often a greeting without a word looks whether anybody still wants it. */
+#define GREETING_POLL_MS 50u
 
 /* Takes a reference to ch. */
 struct load *load_new(struct incoming *in, struct channel *ch);
@@ -77,5 +81,7 @@ bool load_refuse(struct load *l, GError **err, const char *fmt, ...) G_GNUC_PRIN
 /* destination.c */
 /* From the end of the greeting to the running guest. The status must be setup. */
 bool load_guest(struct load *l, GError **err);
+/* The records of l->s up to its end: the devices of a post-copy. */
+bool load_package(struct load *l, GError **err);
 
 #endif

@@ -18,6 +18,7 @@
 #include "migration/check/answer.h"
 #include "migration/check/wire.h"
 #include "migration/destination.h"
+#include "migration/postcopy/destination.h"
 #include "migration/ram/load.h"
 #include "migration/return-path.h"
 #include "migration/stream/format.h"
@@ -129,7 +130,8 @@ static bool command_ping(struct load *l, unsigned len, GError **err)
             return false;
         }
     }
-    return return_path_send_be32(l->ch, RETURN_PONG, value, err);
+    value = GUINT32_TO_BE(value);
+    return postcopy_say(l, RETURN_PONG, &value, sizeof(value), err);
 }
 
 static bool command_features(struct load *l, unsigned len, GError **err)
@@ -196,6 +198,11 @@ static const struct command {
 } commands[] = {
     { STREAM_CMD_OPEN_RETURN_PATH, 0, 0, true, command_open_return_path },
     { STREAM_CMD_PING, 4, 4, true, command_ping },
+    { STREAM_CMD_POSTCOPY_ADVISE, 0, 16, false, postcopy_command_advise },
+    { STREAM_CMD_POSTCOPY_LISTEN, 0, 0, false, postcopy_command_listen },
+    { STREAM_CMD_POSTCOPY_RUN, 0, 0, false, postcopy_command_run },
+    { STREAM_CMD_POSTCOPY_RAM_DISCARD, 3, UINT16_MAX, false, postcopy_command_discard },
+    { STREAM_CMD_PACKAGED, 4, 4, false, postcopy_command_packaged },
     { STREAM_CMD_SWITCHOVER_START, 0, 0, false, command_nothing },
     { STREAM_CMD_FERRY_FEATURES, 8, 8, true, command_features },
     { STREAM_CMD_FERRY_GO, 8, 8, false, command_go },
@@ -222,15 +229,20 @@ bool load_command(struct load *l, GError **err)
     }
     c = command_find(command);
     if (c) {
-        return len >= c->min_length && len <= c->max_length
+        /* POSTCOPY_ADVISE has one of two lengths */
+        return len >= c->min_length && len <= c->max_length &&
+                       (len == c->max_length || len == c->min_length || c->max_length > 16)
                    ? c->handle(l, len, err)
                    : load_refuse(l, err, "Command 0x%x with %u bytes instead of %u", command, len,
                                  c->min_length);
     }
-    if (command >= STREAM_CMD_POSTCOPY_ADVISE && command <= STREAM_CMD_RECV_BITMAP) {
-        return load_refuse(
-            l, err, "Command 0x%x of post-copy or COLO, which this destination does not offer",
-            command);
+    if (command == STREAM_CMD_ENABLE_COLO) {
+        return load_refuse(l, err, "Command 0x%x of COLO, which this destination does not offer",
+                           command);
+    }
+    if (command == STREAM_CMD_POSTCOPY_RESUME || command == STREAM_CMD_RECV_BITMAP) {
+        return load_refuse(l, err, "Command 0x%x, which takes up a post-copy that is not here",
+                           command);
     }
     return load_refuse(l, err, "MIG_CMD 0x%x unknown (len 0x%x)", command, len);
 }
@@ -311,6 +323,11 @@ enum greeting load_greet(struct load *l, GError **err)
     uint8_t unused;
 
     migration_hold(l->in->m, MIGRATION_HOLD_POINT_INCOMING_SETUP, &l->cancelled);
+    while (!channel_wait_readable(l->ch, GREETING_POLL_MS)) {
+        if (atomic_load(&l->in->taken)) {
+            return GREETING_SILENT;
+        }
+    }
     if (!read_header(l, err)) {
         return GREETING_FAILED;
     }
@@ -342,13 +359,15 @@ enum greeting load_greet(struct load *l, GError **err)
 
 void load_send_failure(struct load *l, const GError *error)
 {
+    uint32_t one = GUINT32_TO_BE(1);
+
     if (!l->return_path) {
         return;
     }
     channel_set_timeout(l->ch, FAILURE_TIMEOUT_MS);
     if (l->offered) {
-        return_path_send(l->ch, RETURN_FERRY_ERROR, error->message,
-                         MIN(strlen(error->message), RETURN_MAX_PAYLOAD), NULL);
+        postcopy_say(l, RETURN_FERRY_ERROR, error->message,
+                     MIN(strlen(error->message), RETURN_MAX_PAYLOAD), NULL);
     }
-    return_path_send_be32(l->ch, RETURN_SHUT, 1, NULL);
+    postcopy_say(l, RETURN_SHUT, &one, sizeof(one), NULL);
 }

@@ -28,6 +28,8 @@
 #include <unistd.h>
 
 #include "migration/destination.h"
+#include "migration/postcopy/destination.h"
+#include "migration/postcopy/urgent.h"
 #include "migration/ram/load.h"
 #include "migration/stream/in.h"
 #include "qapi/qapi-events.h"
@@ -231,6 +233,27 @@ static struct greeter *wait_for_guest(struct incoming *in, GError **err)
     }
 }
 
+/* Connections that have said nothing may be the second one of the guest's source, see urgent.h. */
+static void collect_silent(struct incoming *in)
+{
+    int64_t deadline = g_get_monotonic_time() + 2 * GREETING_POLL_MS * 1000;
+
+    atomic_store(&in->taken, true);
+    for (unsigned i = 0; i < in->greeters->len;) {
+        struct greeter *g = g_ptr_array_index(in->greeters, i);
+
+        while (!atomic_load(&g->done) && g_get_monotonic_time() < deadline) {
+            g_usleep(1000);
+        }
+        if (!atomic_load(&g->done) || g->outcome != GREETING_SILENT) {
+            i++;
+            continue;
+        }
+        urgent_add(in->urgent, g->l->ch);
+        greeter_forget(in, g);
+    }
+}
+
 /* Those that are still there: another one has the destination, or nobody will. */
 static void end_greetings(struct incoming *in)
 {
@@ -274,7 +297,8 @@ static void fail(struct incoming *in, const GError *error)
     report_error("load of migration failed: %s", error->message);
     vm_lock(in->vm);
     in->error = g_strdup(error->message);
-    if (in->m->status == MIGRATION_STATUS_SETUP || in->m->status == MIGRATION_STATUS_ACTIVE) {
+    if (in->m->status == MIGRATION_STATUS_SETUP || in->m->status == MIGRATION_STATUS_ACTIVE ||
+        in->m->status == MIGRATION_STATUS_POSTCOPY_ACTIVE) {
         migration_set_status(in->m, MIGRATION_STATUS_FAILED);
     }
     if (in->exit_on_error) {
@@ -296,6 +320,25 @@ static void stop_listening(struct incoming *in)
     listener_free(in->listener);
     in->listener = NULL;
     vm_unlock(in->vm);
+}
+
+void incoming_take_listener(struct incoming *in)
+{
+    struct migration_options now;
+    g_autoptr(GError) error = NULL;
+
+    migration_options_get(in->m, &now);
+    if (now.caps[MIGRATION_CAPABILITY_POSTCOPY_PREEMPT] && is_listening(in)) {
+        in->urgent = urgent_new(in->m, in->listener, &error);
+        if (in->urgent) {
+            vm_lock(in->vm);
+            in->listener = NULL;
+            vm_unlock(in->vm);
+            return;
+        }
+        report_warning("Pages come on one connection: %s", error->message);
+    }
+    stop_listening(in);
 }
 
 /* From here on incoming_free() ends this connection. */
@@ -364,7 +407,10 @@ static bool take_first_guest(struct incoming *in, GError **err)
         }
         mutex_unlock(&in->m->lock);
         g_thread_join(g->thread);
-        stop_listening(in);
+        incoming_take_listener(in);
+        if (in->urgent) {
+            collect_silent(in);
+        }
     }
     end_greetings(in);
     if (!g) {
@@ -425,6 +471,8 @@ static gpointer incoming_thread(gpointer opaque)
         fail(in, error);
         g_clear_error(&error);
     }
+    urgent_free(in->urgent);
+    in->urgent = NULL;
     release_memory(in);
     atomic_store(&in->finished, true);
     return NULL;
@@ -435,6 +483,7 @@ static void destroy(struct incoming *in)
     listener_free(in->listener);
     transport_address_free(in->addr);
     g_ptr_array_unref(in->greeters);
+    postcopy_in_free(in->postcopy);
     if (in->wake_fd >= 0) {
         close(in->wake_fd);
     }
@@ -497,6 +546,7 @@ void incoming_free(struct incoming *in)
     cond_broadcast(&in->m->cond);
     mutex_unlock(&in->m->lock);
     wake(in);
+    postcopy_in_abandon(in);
     vm_unlock(in->vm);
     g_thread_join(in->thread);
     vm_lock(in->vm);

@@ -21,6 +21,7 @@
 #include "migration/converge/converge.h"
 #include "migration/converge/policy.h"
 #include "migration/history.h"
+#include "migration/postcopy/departure.h"
 #include "migration/predict.h"
 #include "migration/ram/save.h"
 #include "qapi/qapi-types.h"
@@ -33,6 +34,8 @@ struct ram_load;
 struct return_path;
 struct vm;
 struct vm_config;
+struct postcopy_in;
+struct urgent;
 struct outgoing;
 struct incoming;
 
@@ -164,6 +167,27 @@ struct outgoing_stats {
     int64_t rtt_ns;
 };
 
+/* What a migration has once it may come to post-copy. */
+struct postcopy_out {
+    atomic_bool wanted;
+    struct departure *departure;    /* set with m held; from the switch on */
+    struct departure_stream stream; /* the main one; thread only */
+    struct mutex urgent_lock;       /* a leaf, but is held while pages are written */
+    struct channel *urgent_ch; /* urgent_lock; pages that were asked for; NULL: on the main one */
+    struct departure_stream urgent; /* urgent_lock */
+    uint64_t bytes_before;          /* sent when the guest left; thread only */
+    uint64_t bytes;                 /* m; sent since */
+    uint64_t events;                /* m; rises with all that comes on the return path */
+    bool left;                      /* m; the guest is on the other side */
+    bool ran;                       /* machine; the destination has said that it runs the guest */
+    bool paused_by_us;              /* m; migrate-pause */
+    bool given_up;                  /* m; migrate-take-back */
+    bool abandoned;                 /* m; the process ends */
+    struct transport_address
+        *resume_addr; /* m; where a paused one is to go on; NULL: nowhere yet */
+    int resume_fd;    /* m */
+};
+
 struct outgoing {
     struct migration *m;
     struct vm *vm;
@@ -202,12 +226,14 @@ struct outgoing {
     uint64_t burst_bytes;         /* what it has brought */
     int64_t pause_mark_ns;        /* until here the pause's parts are known */
     struct converge converge;
+    struct postcopy_out postcopy;
 
     struct outgoing_stats stats;      /* m */
     struct migration_history history; /* m */
     MigrationPhase phase;             /* m */
     struct ram_save_stats final_ram;  /* m; once `ram` is gone */
-    char *error;                      /* machine; why it failed */
+    struct departure_stats final_departure;
+    char *error; /* machine; why it failed */
 };
 
 /* Starts the thread; takes addr and fd. Machine lock held. */
@@ -220,6 +246,11 @@ bool outgoing_cancel(struct outgoing *out, GError **err);
 /* The process ends: whatever it still waits for, it waits no longer. Machine lock held. */
 void outgoing_abandon(struct outgoing *out);
 bool outgoing_check(struct outgoing *out, GError **err); /* cancelled? return path broken? */
+/* Opens the link (takes fd) and closes it, with the one for urgent pages where that is wanted; its
+ * thread, no machine lock. */
+bool outgoing_connect(struct outgoing *out, const struct transport_address *addr, int fd,
+                      GError **err);
+void outgoing_close_link(struct outgoing *out);
 /* Puts the guest back to how it was before the stop for the switchover. Machine lock held. */
 void outgoing_give_back(struct outgoing *out);
 /* Waits until the destination has read all that was sent. Without a return path that is taken for
@@ -268,12 +299,18 @@ struct incoming {
     struct ram_load *ram;
     bool ram_begun, ram_ignore_shared; /* ram_load_begin() was called, and with what */
     bool exit_on_error;
+    struct postcopy_in *postcopy; /* machine; NULL: it has not come to that */
+    struct urgent *urgent;        /* connections for urgent pages; NULL: none are expected */
+    atomic_bool taken;    /* a guest comes: who has said nothing yet is not asked any more */
     MigrationPhase phase; /* m */
     char *error;          /* machine */
 };
 bool incoming_start(struct migration *m, struct transport_address *addr, int fd, bool exit_on_error,
                     GError **err);
 void incoming_free(struct incoming *in);
+/* The main connection is there: the listening socket is closed, or goes to `urgent` where further
+ * ones belong to it (postcopy-preempt). The incoming thread. */
+void incoming_take_listener(struct incoming *in);
 /*
  * The load itself, from a connected channel to the running guest; the status must be setup. A
  * failure is told to the source and leaves the status as it is. For tests, which have no thread and

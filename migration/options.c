@@ -10,6 +10,7 @@
 #include "accel/accel.h"
 #include "accel/kvm.h"
 #include "migration/internal.h"
+#include "migration/postcopy/arrival.h"
 #include "migration/ram/xbzrle-cache.h"
 #include "qapi/qapi-commands.h"
 #include "system/vm.h"
@@ -191,9 +192,29 @@ MigrationParameters *qmp_query_migrate_parameters(struct vm *vm, GError **err)
     return info;
 }
 
-/* Those that exclude each other or need something. */
-static bool caps_agree(const struct vm *vm, const bool *caps, GError **err)
+static bool postcopy_agrees(struct vm *vm, const bool *caps, GError **err)
 {
+    if (!caps[MIGRATION_CAPABILITY_POSTCOPY_RAM]) {
+        if (caps[MIGRATION_CAPABILITY_POSTCOPY_PREEMPT]) {
+            error_set(err, FERRY_ERROR_USER, "Postcopy preempt requires postcopy-ram");
+            return false;
+        }
+        return true;
+    }
+    if (caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED]) {
+        error_set(err, FERRY_ERROR_USER, "Postcopy is not compatible with ignore-shared");
+        return false;
+    }
+    /* the source needs nothing of its host for it */
+    return vm->run_state != RUN_STATE_INMIGRATE || arrival_possible(vm, false, err);
+}
+
+/* Those that exclude each other or need something. */
+static bool caps_agree(struct vm *vm, const bool *caps, GError **err)
+{
+    if (!postcopy_agrees(vm, caps, err)) {
+        return false;
+    }
     if (!caps[MIGRATION_CAPABILITY_DIRTY_LIMIT]) {
         return true;
     }

@@ -7,6 +7,8 @@
 
 #include "migration/internal.h"
 #include "migration/migration.h"
+#include "migration/postcopy/destination.h"
+#include "migration/postcopy/source.h"
 #include "monitor/monitor.h"
 #include "qapi/qapi-commands.h"
 #include "system/vm.h"
@@ -141,6 +143,28 @@ bool migration_guest_is_here(struct migration *m, GError **err)
     return true;
 }
 
+/* A new address for a paused post-copy. */
+static bool resume(struct migration *m, const struct qmp_migrate_arg *arg, GError **err)
+{
+    struct transport_address *addr;
+    int fd;
+
+    if (!m->out || m->status != MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        error_set(err, FERRY_ERROR_USER, "Cannot resume if there is no paused migration");
+        return false;
+    }
+    addr = migration_address(arg->uri, arg->channels, err);
+    if (!addr) {
+        return false;
+    }
+    if (!migration_address_fd(m->vm, addr, O_RDWR, &fd, err)) {
+        transport_address_free(addr);
+        return false;
+    }
+    postcopy_resume(m->out, addr, fd);
+    return true;
+}
+
 bool qmp_migrate(struct vm *vm, const struct qmp_migrate_arg *arg, GError **err)
 {
     struct migration *m = vm->migration;
@@ -148,8 +172,7 @@ bool qmp_migrate(struct vm *vm, const struct qmp_migrate_arg *arg, GError **err)
     int fd;
 
     if (arg->resume) {
-        error_set(err, FERRY_ERROR_USER, "Cannot resume if there is no paused migration");
-        return false;
+        return resume(m, arg, err);
     }
     if (!migration_guest_is_here(m, err)) {
         return false;
@@ -256,10 +279,26 @@ bool migration_may_run(struct vm *vm, GError **err)
     return true;
 }
 
+/* The link was lost around the moment in which the guest was handed over. */
+static bool take_back_paused(struct outgoing *out, GError **err)
+{
+    if (postcopy_ran_there(out)) {
+        error_set(err, FERRY_ERROR_USER,
+                  "The guest has run at the destination, and what is here is its memory of before: "
+                  "resume the migration instead");
+        return false;
+    }
+    postcopy_give_up(out);
+    return true;
+}
+
 bool qmp_migrate_take_back(struct vm *vm, GError **err)
 {
     struct migration *m = vm->migration;
 
+    if (m->out && m->status == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        return take_back_paused(m->out, err);
+    }
     if (vm->run_state != RUN_STATE_POSTMIGRATE || !m->out) {
         error_set(err, FERRY_ERROR_USER,
                   "No guest has left from here that could be taken back (run state '%s')",
@@ -276,28 +315,67 @@ MigrationInfo *qmp_query_migrate(struct vm *vm, GError **err)
     return migration_info(vm->migration);
 }
 
-/* Post-copy is not offered; these answer as QEMU does when it was not enabled. */
-
 bool qmp_migrate_start_postcopy(struct vm *vm, GError **err)
 {
-    (void)vm;
-    error_set(err, FERRY_ERROR_USER,
-              "Enable postcopy with migrate_set_capability before the start of migration");
-    return false;
+    struct migration *m = vm->migration;
+
+    if (!m->options.caps[MIGRATION_CAPABILITY_POSTCOPY_RAM]) {
+        error_set(err, FERRY_ERROR_USER,
+                  "Enable postcopy with migrate_set_capability before the start of migration");
+        return false;
+    }
+    if (!m->out || m->status == MIGRATION_STATUS_NONE ||
+        !m->out->options.caps[MIGRATION_CAPABILITY_POSTCOPY_RAM]) {
+        error_set(err, FERRY_ERROR_USER,
+                  "Postcopy must be started after migration has been started");
+        return false;
+    }
+    /* wanted as soon as it is possible; no harm where it is late */
+    postcopy_want(m->out);
+    return true;
 }
 
-bool qmp_migrate_pause(struct vm *vm, GError **err)
+static bool pause_refused(GError **err)
 {
-    (void)vm;
     error_set(err, FERRY_ERROR_USER,
               "migrate-pause is currently only supported during postcopy-active state");
     return false;
 }
 
+bool qmp_migrate_pause(struct vm *vm, GError **err)
+{
+    struct migration *m = vm->migration;
+
+    return m->in && m->in->postcopy ? postcopy_in_pause(m->in, err)
+           : m->out                 ? postcopy_pause(m->out, err)
+                                    : pause_refused(err);
+}
+
 bool qmp_migrate_recover(struct vm *vm, const struct qmp_migrate_recover_arg *arg, GError **err)
 {
-    (void)vm;
-    (void)arg;
-    error_set(err, FERRY_ERROR_USER, "Migrate recover can only be run when postcopy is paused.");
-    return false;
+    struct migration *m = vm->migration;
+    struct transport_address *addr;
+    int fd;
+
+    if (!m->in || !m->in->postcopy || m->status != MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        error_set(err, FERRY_ERROR_USER,
+                  "Migrate recover can only be run when postcopy is paused.");
+        return false;
+    }
+    if (m->in->listener) {
+        error_set(err, FERRY_ERROR_USER, "Migrate recovery is triggered already");
+        return false;
+    }
+    addr = migration_address(arg->uri, NULL, err);
+    if (!addr) {
+        return false;
+    }
+    if (!migration_address_fd(vm, addr, O_RDWR, &fd, err)) {
+        transport_address_free(addr);
+        return false;
+    }
+    bool ok = postcopy_in_recover(m->in, addr, fd, err);
+
+    transport_address_free(addr);
+    return ok;
 }

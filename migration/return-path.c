@@ -42,8 +42,21 @@ struct return_path {
     bool closed;       /* nothing more comes: the peer has closed, or is gone */
     GByteArray *check; /* what came of the answer to a check; NULL: none was asked for */
     uint64_t runs_ns;  /* what FERRY_RUNS said; UINT64_MAX: nothing */
+    const struct return_path_ops *ops; /* NULL: the guest is still here */
+    void *opaque;
+    char *bitmap_of; /* block whose received bitmap was asked for */
+    uint64_t bitmap_pages;
     GError *error;
 };
+
+/* The ops once there are any; they stay. */
+static const struct return_path_ops *ops_of(struct return_path *rp)
+{
+    mutex_lock(&rp->lock);
+    const struct return_path_ops *ops = rp->ops;
+    mutex_unlock(&rp->lock);
+    return ops;
+}
 
 static void note_refusal(struct return_path *rp)
 {
@@ -176,8 +189,11 @@ static bool handle_runs(struct return_path *rp, const uint8_t *p, unsigned len, 
     (void)len;
     memcpy(&ns, p, 8);
     mutex_lock(&rp->lock);
-    bool asked = rp->asked[RETURN_WAIT_SHUT];
+    bool asked = rp->asked[RETURN_WAIT_SHUT] || rp->asked[RETURN_WAIT_RUNS];
     rp->runs_ns = asked ? GUINT64_FROM_BE(ns) : rp->runs_ns;
+    rp->got[RETURN_WAIT_RUNS] = rp->got[RETURN_WAIT_RUNS] || asked;
+    rp->asked[RETURN_WAIT_RUNS] = false;
+    cond_broadcast(&rp->cond);
     mutex_unlock(&rp->lock);
     if (!asked) {
         error_set(err, FERRY_ERROR_PEER,
@@ -195,12 +211,112 @@ static bool handle_error(struct return_path *rp, const uint8_t *p, unsigned len,
     return false;
 }
 
+/* A pstr that fills the rest of a payload, into a buffer of 256 bytes. */
+static bool take_name(const uint8_t *p, unsigned len, char name[256], GError **err)
+{
+    if (len < 1 || p[0] != len - 1 || memchr(p + 1, 0, len - 1)) {
+        error_set(err, FERRY_ERROR_PEER,
+                  "The destination named a block of memory in a way that makes no sense");
+        return false;
+    }
+    memcpy(name, p + 1, len - 1);
+    name[len - 1] = 0;
+    return true;
+}
+
+static bool request(struct return_path *rp, const char *idstr, const uint8_t *p, GError **err)
+{
+    const struct return_path_ops *ops = ops_of(rp);
+    uint64_t offset;
+    uint32_t length;
+
+    memcpy(&offset, p, 8);
+    memcpy(&length, p + 8, 4);
+    if (!ops) {
+        error_set(err, FERRY_ERROR_PEER,
+                  "The destination asked for pages of a guest that has not left");
+        return false;
+    }
+    return ops->request(rp->opaque, idstr, GUINT64_FROM_BE(offset), GUINT32_FROM_BE(length), err);
+}
+
+static bool handle_request(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
+{
+    (void)len;
+    return request(rp, NULL, p, err);
+}
+
+static bool handle_request_id(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
+{
+    char name[256];
+
+    return take_name(p + 12, len - 12, name, err) && request(rp, name, p, err);
+}
+
+/* The name is followed, outside of the message's length, by be64 bytes, the bits, an end mark. */
+static bool handle_bitmap(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
+{
+    g_autofree uint8_t *bits = NULL;
+    char name[256];
+    uint64_t size, mark, most;
+
+    if (!take_name(p, len, name, err)) {
+        return false;
+    }
+    mutex_lock(&rp->lock);
+    bool asked = rp->asked[RETURN_WAIT_BITMAP] && g_str_equal(rp->bitmap_of, name);
+    most = (rp->bitmap_pages + 63) / 64 * 8;
+    mutex_unlock(&rp->lock);
+    if (!asked) {
+        error_set(err, FERRY_ERROR_PEER,
+                  "The destination sent a bitmap of '%s' that nothing asked for", name);
+        return false;
+    }
+    if (!in_be64(rp->in, &size, err)) {
+        return false;
+    }
+    if (size != most) {
+        error_set(err, FERRY_ERROR_PEER,
+                  "The destination sent a bitmap of %" PRIu64 " bytes for '%s', which has %" PRIu64,
+                  size, name, most);
+        return false;
+    }
+    bits = g_malloc(size);
+    if (!in_bytes(rp->in, bits, size, err) || !in_be64(rp->in, &mark, err)) {
+        return false;
+    }
+    if (mark != RETURN_BITMAP_END) {
+        error_set(err, FERRY_ERROR_PEER, "The destination's bitmap of '%s' does not end", name);
+        return false;
+    }
+    return ops_of(rp)->received(rp->opaque, name, bits, size, err) &&
+           note(rp, RETURN_WAIT_BITMAP, "bitmap", err);
+}
+
+static bool handle_resume(struct return_path *rp, const uint8_t *p, unsigned len, GError **err)
+{
+    uint32_t value;
+
+    (void)len;
+    memcpy(&value, p, 4);
+    if (GUINT32_FROM_BE(value) != RETURN_RESUME_OK) {
+        error_set(err, FERRY_ERROR_PEER, "The destination cannot go on with the guest (%u)",
+                  GUINT32_FROM_BE(value));
+        return false;
+    }
+    return note(rp, RETURN_WAIT_RESUME, "confirmation that it goes on", err);
+}
+
 static const struct {
     unsigned type, min_length, max_length;
     bool (*handle)(struct return_path *rp, const uint8_t *payload, unsigned len, GError **err);
 } messages[] = {
     { RETURN_SHUT, 4, 4, handle_shut },
     { RETURN_PONG, 4, 4, handle_pong },
+    { RETURN_REQ_PAGES, 12, 12, handle_request },
+    { RETURN_REQ_PAGES_ID, 13, 12 + 256, handle_request_id },
+    { RETURN_RECV_BITMAP, 1, 256, handle_bitmap },
+    { RETURN_RESUME_ACK, 4, 4, handle_resume },
     { RETURN_SWITCHOVER_ACK, 0, 0, NULL },
     { RETURN_FERRY_HELLO, 12, RETURN_MAX_PAYLOAD, handle_hello },
     { RETURN_FERRY_READY, 0, 0, handle_ready },
@@ -245,10 +361,14 @@ static void ended(struct return_path *rp, GError *error)
     rp->closed = !error;
     rp->error = error;
     bool done = rp->got[RETURN_WAIT_SHUT];
+    const struct return_path_ops *ops = rp->ops;
     cond_broadcast(&rp->cond);
     mutex_unlock(&rp->lock);
     if (!done) {
         channel_shutdown(rp->ch);
+    }
+    if (ops) {
+        ops->woken(rp->opaque);
     }
 }
 
@@ -259,7 +379,11 @@ static gpointer reader(gpointer opaque)
     uint8_t unused;
 
     while (!error && in_peek(rp->in, 0, &unused)) {
-        read_message(rp, &error);
+        const struct return_path_ops *ops;
+
+        if (read_message(rp, &error) && (ops = ops_of(rp))) {
+            ops->woken(rp->opaque);
+        }
     }
     ended(rp, error);
     return NULL;
@@ -298,6 +422,7 @@ void return_path_free(struct return_path *rp)
     channel_unref(rp->ch);
     g_clear_error(&rp->error);
     g_clear_pointer(&rp->check, g_byte_array_unref);
+    g_free(rp->bitmap_of);
     mutex_clear(&rp->lock);
     cond_clear(&rp->cond);
     g_free(rp);
@@ -308,6 +433,53 @@ void return_path_ask(struct return_path *rp, enum return_wait what)
     mutex_lock(&rp->lock);
     rp->asked[what] = true;
     mutex_unlock(&rp->lock);
+}
+
+void return_path_serve(struct return_path *rp, const struct return_path_ops *ops, void *opaque)
+{
+    mutex_lock(&rp->lock);
+    rp->ops = ops;
+    rp->opaque = opaque;
+    mutex_unlock(&rp->lock);
+}
+
+void return_path_ask_bitmap(struct return_path *rp, const char *idstr, uint64_t pages)
+{
+    mutex_lock(&rp->lock);
+    g_free(rp->bitmap_of);
+    rp->bitmap_of = g_strdup(idstr);
+    rp->bitmap_pages = pages;
+    rp->asked[RETURN_WAIT_BITMAP] = true;
+    rp->got[RETURN_WAIT_BITMAP] = false;
+    mutex_unlock(&rp->lock);
+}
+
+bool return_path_has(struct return_path *rp, enum return_wait what)
+{
+    mutex_lock(&rp->lock);
+    bool has = rp->got[what];
+    mutex_unlock(&rp->lock);
+    return has;
+}
+
+bool return_path_answered(struct return_path *rp, uint32_t value)
+{
+    bool waits = false;
+
+    mutex_lock(&rp->lock);
+    for (unsigned i = 0; i < rp->ping_count; i++) {
+        waits = waits || rp->pings[i] == value;
+    }
+    mutex_unlock(&rp->lock);
+    return !waits;
+}
+
+bool return_path_closed(struct return_path *rp)
+{
+    mutex_lock(&rp->lock);
+    bool closed = rp->closed && !channel_lost(rp->ch);
+    mutex_unlock(&rp->lock);
+    return closed;
 }
 
 bool return_path_ask_pong(struct return_path *rp, uint32_t value)
@@ -384,8 +556,12 @@ bool return_path_refused(struct return_path *rp, bool by_closing)
 bool return_path_wait(struct return_path *rp, enum return_wait what, unsigned timeout_ms,
                       GError **err)
 {
-    static const char *const names[] = { "answer to the first ping", "answer to the check",
+    static const char *const names[] = { "answer to the first ping",
+                                         "answer to the check",
                                          "confirmation that the guest is loaded",
+                                         "confirmation that the guest has begun to run",
+                                         "bitmap of the memory that it has",
+                                         "confirmation that it goes on",
                                          "confirmation that the guest runs" };
     gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
     bool ok = true;

@@ -12,7 +12,22 @@ enum return_wait {
     RETURN_WAIT_FERRY_PONG, /* the answer to FERRY_PING_MAGIC */
     RETURN_WAIT_CHECK,      /* all of FERRY_CHECK, see return_path_expect_check() */
     RETURN_WAIT_READY,      /* FERRY_READY */
+    RETURN_WAIT_RUNS,       /* FERRY_RUNS, in post-copy */
+    RETURN_WAIT_BITMAP,     /* RECV_BITMAP, see return_path_ask_bitmap() */
+    RETURN_WAIT_RESUME,     /* RESUME_ACK */
     RETURN_WAIT_SHUT,       /* SHUT 0 */
+};
+
+/* What a guest that has left still asks for. Called on the reader's thread, without locks. */
+struct return_path_ops {
+    /* bytes of a block; idstr NULL: of the block of the last request */
+    bool (*request)(void *opaque, const char *idstr, uint64_t offset, uint64_t length,
+                    GError **err);
+    /* which pages the destination has, see return_path_ask_bitmap() */
+    bool (*received)(void *opaque, const char *idstr, const uint8_t *bits, size_t len,
+                     GError **err);
+    /* something came, or the path has ended */
+    void (*woken)(void *opaque);
 };
 
 /* Source: starts the reader. NULL and *err where the host has no thread left. */
@@ -24,6 +39,17 @@ void return_path_free(struct return_path *rp);
  * that the destination says ends the path.
  */
 void return_path_ask(struct return_path *rp, enum return_wait what);
+/* From here on requests for pages are legitimate. Before the bytes that let the guest leave. */
+void return_path_serve(struct return_path *rp, const struct return_path_ops *ops, void *opaque);
+/* The stream asks for the received bitmap of a block of so many pages; answered by ops->received,
+ * and RETURN_WAIT_BITMAP is over. One at a time. */
+void return_path_ask_bitmap(struct return_path *rp, const char *idstr, uint64_t pages);
+/* Whether the answer came, without waiting. */
+bool return_path_has(struct return_path *rp, enum return_wait what);
+/* Whether a ping that was asked has been answered. */
+bool return_path_answered(struct return_path *rp, uint32_t value);
+/* The peer has closed the connection in an orderly way, and all that it said has been read. */
+bool return_path_closed(struct return_path *rp);
 /* False: too many have no answer yet, and this one must not be sent either. */
 bool return_path_ask_pong(struct return_path *rp, uint32_t value);
 /* False and *err when the path has broken, or the destination said that it failed (PEER, with its

@@ -22,6 +22,7 @@
 #include "migration/converge/apply.h"
 #include "migration/internal.h"
 #include "migration/migration.h"
+#include "migration/postcopy/source.h"
 #include "migration/ram/save.h"
 #include "migration/return-path.h"
 #include "migration/stream/format.h"
@@ -99,13 +100,19 @@ bool outgoing_cancel(struct outgoing *out, GError **err)
 
 void outgoing_abandon(struct outgoing *out)
 {
+    uint64_t one = 1;
+
     mutex_lock(&out->m->lock);
+    out->postcopy.abandoned = true;
     if (out->ch) {
         channel_shutdown(out->ch);
     }
     out->m->hold = MIGRATION_HOLD_POINT_NONE;
     cond_broadcast(&out->m->cond);
     mutex_unlock(&out->m->lock);
+    if (write(out->cancel_fd, &one, sizeof(one)) < 0) {
+        report_warning("Cannot signal the migration thread: %s", g_strerror(errno));
+    }
 }
 
 void outgoing_phase(struct outgoing *out, MigrationPhase phase)
@@ -117,14 +124,12 @@ void outgoing_phase(struct outgoing *out, MigrationPhase phase)
 
 /* --- from nothing to a stream --- */
 
-static bool connect_channel(struct outgoing *out, GError **err)
+bool outgoing_connect(struct outgoing *out, const struct transport_address *addr, int fd,
+                      GError **err)
 {
-    int fd = out->fd;
-    struct channel *ch;
+    struct channel *ch = transport_connect(addr, fd, out->cancel_fd,
+                                           migration_timeout(out->m, connect_timeout), err);
 
-    out->fd = -1;
-    ch = transport_connect(out->addr, fd, out->cancel_fd,
-                           migration_timeout(out->m, connect_timeout), err);
     if (!ch) {
         return false;
     }
@@ -133,7 +138,15 @@ static bool connect_channel(struct outgoing *out, GError **err)
     out->ch = ch;
     mutex_unlock(&out->m->lock);
     out->o = out_new_channel(ch);
-    return outgoing_check(out, err);
+    return outgoing_check(out, err) && postcopy_connect_urgent(out, addr, err);
+}
+
+static bool connect_first(struct outgoing *out, GError **err)
+{
+    int fd = out->fd;
+
+    out->fd = -1;
+    return outgoing_connect(out, out->addr, fd, err);
 }
 
 void stream_put_command(struct stream_out *o, unsigned command, const void *payload, uint16_t len)
@@ -179,10 +192,12 @@ static bool open_return_path(struct outgoing *out, GError **err)
     int64_t asked;
 
     if (!channel_is_duplex(out->ch)) {
-        error_set(err, FERRY_ERROR_USER,
-                  "Capability 'return-path' needs a socket, and %s carries no answers: switch it "
-                  "off for this migration",
-                  channel_name(out->ch));
+        error_set(
+            err, FERRY_ERROR_USER,
+            "Capability '%s' needs a socket, and %s carries no answers: switch it off for this "
+            "migration",
+            out->options.caps[MIGRATION_CAPABILITY_POSTCOPY_RAM] ? "postcopy-ram" : "return-path",
+            channel_name(out->ch));
         return false;
     }
     out->rp = return_path_new(out->ch, err);
@@ -219,7 +234,9 @@ static bool greet(struct outgoing *out, GError **err)
     out_be32(out->o, STREAM_MAGIC);
     out_be32(out->o, STREAM_VERSION);
     configuration_save(out, out->o);
-    if (out->options.caps[MIGRATION_CAPABILITY_RETURN_PATH] && !open_return_path(out, err)) {
+    if ((out->options.caps[MIGRATION_CAPABILITY_RETURN_PATH] ||
+         out->options.caps[MIGRATION_CAPABILITY_POSTCOPY_RAM]) &&
+        !open_return_path(out, err)) {
         return false;
     }
     return out_flush(out->o, err);
@@ -232,6 +249,7 @@ static bool setup(struct outgoing *out, GError **err)
     struct ram_save_config config = {
         .ignore_shared = out->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED],
         .zeroed = out->features & FERRY_FEATURE_ZEROED,
+        .postcopy = out->options.caps[MIGRATION_CAPABILITY_POSTCOPY_RAM],
     };
     struct ram_save *ram = ram_save_new(out->vm);
 
@@ -247,6 +265,9 @@ static bool setup(struct outgoing *out, GError **err)
         return false;
     }
     converge_start(out);
+    if (config.postcopy) {
+        postcopy_advise(out);
+    }
     ram_save_setup(out->ram, &config, out->o);
     if (!out_flush(out->o, err)) {
         return false;
@@ -323,7 +344,7 @@ static bool send_round(struct outgoing *out, GError **err)
 {
     bool done = false;
 
-    while (!done) {
+    while (!done && !postcopy_wanted(out)) {
         struct migration_options now;
         int64_t begun = migration_now_ns();
         uint64_t slice = SLICE_BYTES, limit;
@@ -484,7 +505,7 @@ static bool iterate(struct outgoing *out, GError **err)
         if (!send_round(out, err)) {
             return false;
         }
-        if (!guest_runs(out)) {
+        if (postcopy_wanted(out) || !guest_runs(out)) {
             return true; /* nothing can be dirtied that the last sync would not find */
         }
         channel_set_write_timeout(out->ch, migration_timeout(out->m, link_timeout));
@@ -572,13 +593,15 @@ static void end(struct outgoing *out, GError *error)
     mutex_unlock(&m->lock);
 
     /* also where the confirmation broke off behind it */
-    out->runs_there = committed && out->rp && return_path_runs_ns(out->rp) != UINT64_MAX;
+    out->runs_there = committed && (out->postcopy.ran || (!error && out->postcopy.departure) ||
+                                    (out->rp && return_path_runs_ns(out->rp) != UINT64_MAX));
     if (!error) {
         vm_set_run_state(out->vm, RUN_STATE_POSTMIGRATE);
         migration_set_status(m, MIGRATION_STATUS_COMPLETED);
     } else if (committed) {
         /* the destination may run the guest: never run it here by ourselves */
         vm_set_run_state(out->vm, RUN_STATE_POSTMIGRATE);
+        g_free(out->error);
         out->error = g_strdup_printf(
             "%s. The guest was handed over and is stopped here; it probably runs on the "
             "destination. Look there, "
@@ -590,6 +613,7 @@ static void end(struct outgoing *out, GError *error)
         if (cancelled) {
             migration_set_status(m, MIGRATION_STATUS_CANCELLED);
         } else {
+            g_free(out->error);
             out->error = g_strdup(error->message);
             migration_set_status(m, MIGRATION_STATUS_FAILED);
         }
@@ -600,16 +624,14 @@ static void end(struct outgoing *out, GError *error)
     vm_unlock(out->vm);
 }
 
-/* Frees what only the run needed; statistics stay. */
-static void clean_up(struct outgoing *out)
+void outgoing_close_link(struct outgoing *out)
 {
-    struct ram_save *ram;
-
     if (out->ch) {
         channel_shutdown(out->ch);
     }
     return_path_free(out->rp);
     out->rp = NULL;
+    postcopy_close_urgent(out);
     out_free(out->o);
     out->o = NULL;
     if (out->ch) {
@@ -619,13 +641,28 @@ static void clean_up(struct outgoing *out)
         mutex_unlock(&out->m->lock);
         channel_unref(ch);
     }
+}
+
+/* Frees what only the run needed; statistics stay. */
+static void clean_up(struct outgoing *out)
+{
+    struct departure *departure;
+    struct ram_save *ram;
+
+    outgoing_close_link(out);
     mutex_lock(&out->m->lock);
     ram = out->ram;
+    departure = out->postcopy.departure;
     if (ram) {
         ram_save_get_stats(ram, &out->final_ram);
     }
+    if (departure) {
+        departure_get_stats(departure, &out->final_departure);
+    }
     out->ram = NULL;
+    out->postcopy.departure = NULL;
     mutex_unlock(&out->m->lock);
+    departure_free(departure);
     ram_save_free(ram);
     if (out->fd >= 0) {
         close(out->fd);
@@ -668,7 +705,7 @@ static gpointer outgoing_thread(gpointer opaque)
     bool ok;
 
     migration_hold(out->m, MIGRATION_HOLD_POINT_SETUP, &out->cancelled);
-    ok = outgoing_check(out, &error) && connect_channel(out, &error) && greet(out, &error) &&
+    ok = outgoing_check(out, &error) && connect_first(out, &error) && greet(out, &error) &&
          setup(out, &error);
     if (ok) {
         migration_hold(out->m, MIGRATION_HOLD_POINT_ACTIVE, &out->cancelled);
@@ -677,7 +714,7 @@ static gpointer outgoing_thread(gpointer opaque)
     while (ok) {
         bool again = false;
 
-        ok = switchover_run(out, &again, &error);
+        ok = postcopy_wanted(out) ? postcopy_run(out, &error) : switchover_run(out, &again, &error);
         if (!again) {
             break;
         }
@@ -720,6 +757,7 @@ bool outgoing_start(struct migration *m, struct transport_address *addr, int fd,
     out->addr = addr;
     out->fd = fd;
     out->cancel_fd = cancel_fd;
+    mutex_init(&out->postcopy.urgent_lock);
     out->stats.start_ns = migration_now_ns();
     out->stats.expected_downtime_us = (int64_t)m->options.downtime_limit * 1000;
     migration_options_get(m, &out->options);
@@ -757,6 +795,8 @@ void outgoing_free(struct outgoing *out)
         m->out = NULL;
     }
     close(out->cancel_fd);
+    transport_address_free(out->postcopy.resume_addr);
+    mutex_clear(&out->postcopy.urgent_lock);
     history_clear(&out->history);
     transport_address_free(out->addr);
     g_free(out->error);

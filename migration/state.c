@@ -33,6 +33,15 @@ static const struct {
     { S(DEVICE), S(COMPLETED), "the destination has the guest" },
     { S(DEVICE), S(CANCELLING), "migrate_cancel, before the commit point" },
     { S(DEVICE), S(FAILED), "link, peer or host" },
+    { S(DEVICE), S(POSTCOPY_ACTIVE), "the guest runs there, the rest of its memory follows" },
+    { S(ACTIVE), S(POSTCOPY_ACTIVE), "destination: the rest of the memory will follow" },
+    { S(POSTCOPY_ACTIVE), S(POSTCOPY_PAUSED), "the link broke, or migrate-pause" },
+    { S(POSTCOPY_ACTIVE), S(COMPLETED), "all memory is there" },
+    { S(POSTCOPY_ACTIVE), S(FAILED), "before the guest ran there" },
+    { S(POSTCOPY_PAUSED), S(POSTCOPY_RECOVER), "a new link" },
+    { S(POSTCOPY_PAUSED), S(FAILED), "the guest is taken back, or nobody came" },
+    { S(POSTCOPY_RECOVER), S(POSTCOPY_ACTIVE), "both know what is missing" },
+    { S(POSTCOPY_RECOVER), S(POSTCOPY_PAUSED), "that link broke too" },
     { S(CANCELLING), S(CANCELLED), "the guest runs here again" },
 };
 
@@ -65,6 +74,9 @@ bool migration_is_active(const struct migration *m)
     case S(ACTIVE):
     case S(PRE_SWITCHOVER):
     case S(DEVICE):
+    case S(POSTCOPY_ACTIVE):
+    case S(POSTCOPY_PAUSED):
+    case S(POSTCOPY_RECOVER):
     case S(CANCELLING):
         return true;
     default:

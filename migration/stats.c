@@ -2,6 +2,8 @@
 /* query-migrate: what a running or ended migration has to say, in QEMU's fields. Machine lock held.
  */
 #include "migration/internal.h"
+#include "migration/postcopy/arrival.h"
+#include "migration/postcopy/destination.h"
 #include "system/throttle.h"
 #include "system/vm.h"
 
@@ -26,6 +28,17 @@ static void add_ram(MigrationInfo *info, const struct outgoing_stats *s,
     ram->precopy_bytes = s->precopy_bytes;
     ram->downtime_bytes = s->downtime_bytes;
     info->ram = ram;
+}
+
+/* Pages that left after the guest; until then d is zero. */
+static void add_postcopy(MigrationStats *ram, const struct departure_stats *d, uint64_t bytes,
+                         bool left)
+{
+    ram->postcopy_bytes = bytes;
+    ram->postcopy_requests = (int64_t)d->requests;
+    if (left) {
+        ram->remaining = (int64_t)(d->remaining_pages * TARGET_PAGE_SIZE);
+    }
 }
 
 static void add_xbzrle(MigrationInfo *info, const struct xbzrle_stats *x)
@@ -69,13 +82,22 @@ static void add_expected_total_time(MigrationInfo *info, const struct outgoing *
 static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationStatus status)
 {
     struct outgoing_stats s;
+    struct departure_stats d;
     struct ram_save_stats r;
+    uint64_t postcopy_bytes;
+    bool left;
 
     mutex_lock(&out->m->lock);
     s = out->stats;
     r = out->final_ram;
+    d = out->final_departure;
+    postcopy_bytes = out->postcopy.bytes;
+    left = out->postcopy.left;
     if (out->ram) {
         ram_save_get_stats(out->ram, &r);
+    }
+    if (out->postcopy.departure) {
+        departure_get_stats(out->postcopy.departure, &d);
     }
     info->has_policy = true;
     info->policy = out->policy.policy.name;
@@ -129,6 +151,7 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
     }
     if (status != MIGRATION_STATUS_FAILED) {
         add_ram(info, &s, &r);
+        add_postcopy(info->ram, &d, postcopy_bytes, left);
         if (out->options.caps[MIGRATION_CAPABILITY_XBZRLE]) {
             add_xbzrle(info, &r.xbzrle);
         }
@@ -159,6 +182,50 @@ static void add_addresses(MigrationInfo *info, struct incoming *in)
     }
 }
 
+static GArray *list_of_ms(const uint64_t *us, unsigned n)
+{
+    GArray *list = g_array_new(false, false, sizeof(uint32_t));
+
+    for (unsigned i = 0; i < n; i++) {
+        uint32_t ms = (uint32_t)(us[i] / 1000);
+
+        g_array_append_val(list, ms);
+    }
+    return list;
+}
+
+static void add_arrival(MigrationInfo *info, struct incoming *in)
+{
+    const struct arrival *a = postcopy_arrival(in);
+    struct arrival_blocktime t = { 0 };
+    PostcopyFaults *faults;
+
+    if (!a) {
+        return;
+    }
+    arrival_get_blocktime(a, &t);
+    faults = g_new0(PostcopyFaults, 1);
+    faults->missing_pages = arrival_missing_pages(a);
+    faults->faults = t.faults;
+    faults->local = t.local;
+    faults->requests = t.requests;
+    faults->queue_max = (int64_t)t.queue_max;
+    info->postcopy_faults = faults;
+    if (in->options.caps[MIGRATION_CAPABILITY_POSTCOPY_BLOCKTIME]) {
+        info->has_postcopy_blocktime = true;
+        info->postcopy_blocktime = (uint32_t)(t.all_blocked_us / 1000);
+        info->postcopy_vcpu_blocktime = list_of_ms(t.vcpu_us, t.vcpus);
+        info->has_postcopy_latency = true;
+        info->postcopy_latency = (uint64_t)(t.mean_us * 1e3);
+        info->has_postcopy_latency_p50 = info->has_postcopy_latency_p99 = true;
+        info->postcopy_latency_p50 = t.p50_us;
+        info->postcopy_latency_p99 = t.p99_us;
+        info->postcopy_latency_dist = g_array_new(false, false, sizeof(uint64_t));
+        g_array_append_vals(info->postcopy_latency_dist, t.buckets, ARRIVAL_LATENCY_BUCKETS);
+    }
+    g_free(t.vcpu_us);
+}
+
 MigrationInfo *migration_info(struct migration *m)
 {
     MigrationInfo *info = g_new0(MigrationInfo, 1);
@@ -176,9 +243,11 @@ MigrationInfo *migration_info(struct migration *m)
         mutex_lock(&m->lock);
         info->phase = m->in->phase;
         mutex_unlock(&m->lock);
-        if (m->status == MIGRATION_STATUS_SETUP || m->status == MIGRATION_STATUS_ACTIVE) {
+        if (m->status == MIGRATION_STATUS_SETUP || m->status == MIGRATION_STATUS_ACTIVE ||
+            m->status == MIGRATION_STATUS_POSTCOPY_PAUSED) {
             add_addresses(info, m->in);
         }
+        add_arrival(info, m->in);
     }
     if (m->blockers->len) {
         info->blocked_reasons = migration_blocker_reasons(m);

@@ -22,10 +22,12 @@
 #include <string.h>
 
 #include "migration/internal.h"
+#include "migration/postcopy/source.h"
 #include "migration/ram/save.h"
 #include "migration/return-path.h"
 #include "migration/stream/format.h"
 #include "migration/stream/out.h"
+#include "migration/switchover.h"
 #include "migration/vmstate/savevm.h"
 #include "qapi/qapi-events.h"
 #include "system/config.h"
@@ -120,7 +122,7 @@ bool switchover_due(struct outgoing *out, struct switchover_judge *j,
 }
 
 /* Ends a part of the pause. */
-static void pause_part(struct outgoing *out, enum pause_part part)
+void switchover_pause_part(struct outgoing *out, enum pause_part part)
 {
     int64_t now = migration_now_ns();
 
@@ -153,7 +155,7 @@ static bool stop_guest(struct outgoing *out, GError **err)
     out->clocks_stopped_ns = x86_clock_stopped_at(out->vm);
     out->stop_bytes = out->o->bytes;
     out->pause_mark_ns = begun;
-    pause_part(out, PAUSE_STOP);
+    switchover_pause_part(out, PAUSE_STOP);
     return true;
 }
 
@@ -194,7 +196,7 @@ static bool pause_for_operator(struct outgoing *out, GError **err)
 }
 
 /* From here on no cancel; false: one came just before. */
-static bool commit(struct outgoing *out, GError **err)
+bool switchover_commit(struct outgoing *out, GError **err)
 {
     mutex_lock(&out->m->lock);
     bool ok = !atomic_load(&out->cancelled);
@@ -207,7 +209,7 @@ static bool commit(struct outgoing *out, GError **err)
 }
 
 /* The destination is known not to run the guest: it is ours again. */
-static void uncommit(struct outgoing *out)
+void switchover_uncommit(struct outgoing *out)
 {
     g_autoptr(GError) error = NULL;
 
@@ -227,7 +229,7 @@ static bool send_eof(struct outgoing *out, GError **err)
 {
     bool decides = !(out->features & FERRY_FEATURE_COMMIT) && !channel_is_file(out->ch);
 
-    if (!outgoing_check(out, err) || (decides && !commit(out, err))) {
+    if (!outgoing_check(out, err) || (decides && !switchover_commit(out, err))) {
         return false;
     }
     if (out->rp) {
@@ -236,7 +238,7 @@ static bool send_eof(struct outgoing *out, GError **err)
     }
     out_u8(out->o, STREAM_EOF);
     if (!out_flush(out->o, err)) {
-        uncommit(out); /* a single byte that could not be sent */
+        switchover_uncommit(out); /* a single byte that could not be sent */
         return false;
     }
     return true;
@@ -256,19 +258,19 @@ static bool send_state(struct outgoing *out, json_t *devices, GError **err)
         qapi_event_send_migration_pass(out->vm, (int64_t)rs.sync_count);
     }
     vm_unlock(out->vm);
-    pause_part(out, PAUSE_SYNC);
+    switchover_pause_part(out, PAUSE_SYNC);
     ram_save_section(out->ram, out->o, UINT64_MAX, true);
     if (!out_flush(out->o, err) || !outgoing_check(out, err)) {
         return false;
     }
-    pause_part(out, PAUSE_MEMORY);
+    switchover_pause_part(out, PAUSE_MEMORY);
     vm_lock(out->vm);
     bool ok = savevm_save(out->vm->savevm, out->o, devices, err);
     vm_unlock(out->vm);
     if (!ok || !out_flush(out->o, err) || !send_eof(out, err)) {
         return false;
     }
-    pause_part(out, PAUSE_DEVICES);
+    switchover_pause_part(out, PAUSE_DEVICES);
     mutex_lock(&out->m->lock);
     out->stats.bytes = out->o->bytes;
     out->stats.downtime_bytes = out->o->bytes - out->stop_bytes;
@@ -303,7 +305,7 @@ static bool send_description(struct outgoing *out, json_t *devices, GError **err
  * trip is the way of GO. A peer that claims nonsense only harms a figure, and not by more than what
  * was seen here.
  */
-static void end_pause(struct outgoing *out)
+void switchover_end_pause(struct outgoing *out)
 {
     int64_t seen = migration_now_ns() - out->pause_mark_ns;
     uint64_t said = return_path_runs_ns(out->rp);
@@ -324,46 +326,54 @@ static bool wait_for_shut(struct outgoing *out, bool closing_refuses, GError **e
     outgoing_phase(out, MIGRATION_PHASE_CONFIRM);
     if (return_path_wait(out->rp, RETURN_WAIT_SHUT, migration_timeout(out->m, confirm_timeout),
                          err)) {
-        end_pause(out);
+        switchover_end_pause(out);
         return true;
     }
     if (return_path_refused(out->rp, closing_refuses)) {
-        uncommit(out);
+        switchover_uncommit(out);
     }
     return false;
+}
+
+void switchover_put_go(struct outgoing *out)
+{
+    uint64_t pause = GUINT64_TO_BE((uint64_t)(migration_now_ns() - out->clocks_stopped_ns));
+
+    stream_put_command(out->o, STREAM_CMD_FERRY_GO, &pause, sizeof(pause));
+}
+
+bool switchover_go(struct outgoing *out, GError **err)
+{
+    uint64_t written = channel_bytes_written(out->ch);
+
+    switchover_put_go(out);
+    if (!out_flush(out->o, err)) {
+        if (channel_bytes_written(out->ch) == written) {
+            switchover_uncommit(out); /* not a byte of it has left: the destination cannot go */
+        }
+        return false;
+    }
+    out->pause_mark_ns = migration_now_ns();
+    migration_hold(out->m, MIGRATION_HOLD_POINT_GO, &out->cancelled);
+    return true;
 }
 
 /* The destination says READY, we say GO, it says SHUT 0. */
 static bool hand_over_to_ferry(struct outgoing *out, GError **err)
 {
-    uint64_t written, pause;
 
     outgoing_phase(out, MIGRATION_PHASE_READY);
     if (!return_path_wait(out->rp, RETURN_WAIT_READY, migration_timeout(out->m, ready_timeout),
                           err)) {
         return false;
     }
-    pause_part(out, PAUSE_LOAD);
+    switchover_pause_part(out, PAUSE_LOAD);
     migration_hold(out->m, MIGRATION_HOLD_POINT_READY, &out->cancelled);
-    if (!outgoing_check(out, err) || !commit(out, err)) {
+    if (!outgoing_check(out, err) || !switchover_commit(out, err)) {
         return false;
     }
     return_path_ask(out->rp, RETURN_WAIT_SHUT);
-    written = channel_bytes_written(out->ch);
-    pause = GUINT64_TO_BE((uint64_t)(migration_now_ns() - out->clocks_stopped_ns));
-    out_u8(out->o, STREAM_COMMAND);
-    out_be16(out->o, STREAM_CMD_FERRY_GO);
-    out_be16(out->o, sizeof(pause));
-    out_bytes(out->o, &pause, sizeof(pause));
-    if (!out_flush(out->o, err)) {
-        if (channel_bytes_written(out->ch) == written) {
-            uncommit(out); /* not a byte of it has left: the destination cannot go */
-        }
-        return false;
-    }
-    out->pause_mark_ns = migration_now_ns();
-    migration_hold(out->m, MIGRATION_HOLD_POINT_GO, &out->cancelled);
-    return wait_for_shut(out, false, err);
+    return switchover_go(out, err) && wait_for_shut(out, false, err);
 }
 
 /* Takes over `devices`. */
@@ -386,7 +396,7 @@ static bool hand_over(struct outgoing *out, json_t *devices, GError **err)
     }
     bool file = channel_is_file(out->ch);
 
-    return channel_finish(out->ch, err) && (!file || commit(out, err));
+    return channel_finish(out->ch, err) && (!file || switchover_commit(out, err));
 }
 
 /* The guest has been stopped for long enough: it runs again, and so do rounds. Memory that was sent
@@ -453,12 +463,12 @@ static bool send_suspended(struct outgoing *out, bool *again, GError **err)
         end_suspension(out);
         *again = true;
     } else {
-        pause_part(out, PAUSE_MEMORY);
+        switchover_pause_part(out, PAUSE_MEMORY);
     }
     return true;
 }
 
-bool switchover_run(struct outgoing *out, bool *again, GError **err)
+bool switchover_stop(struct outgoing *out, bool *again, GError **err)
 {
     struct migration *m = out->m;
     GError *stuck = NULL;
@@ -475,15 +485,15 @@ bool switchover_run(struct outgoing *out, bool *again, GError **err)
             g_propagate_prefixed_error(err, stuck, "The guest cannot be stopped: ");
             return false;
         }
-        *again = true;
-        return outgoing_sleep(out, 10) || outgoing_check(out, err);
+        *again = outgoing_sleep(out, 10) || outgoing_check(out, err);
+        return false;
     }
     if (out->suspend_ms) {
         vm_unlock(out->vm);
         ok = send_suspended(out, again, err);
         out->suspend_ms = 0;
         if (!ok || *again) {
-            return ok;
+            return false;
         }
         vm_lock(out->vm);
     }
@@ -500,13 +510,22 @@ bool switchover_run(struct outgoing *out, bool *again, GError **err)
     }
     outgoing_phase(out, MIGRATION_PHASE_SWITCHOVER);
     migration_hold(m, MIGRATION_HOLD_POINT_DEVICE, &out->cancelled);
+    return outgoing_check(out, err);
+}
 
+bool switchover_run(struct outgoing *out, bool *again, GError **err)
+{
+    struct migration *m = out->m;
+
+    if (!switchover_stop(out, again, err)) {
+        return *again;
+    }
     /* a description is for who looks at a stream later; between Ferries nobody does, and making it
      * would be the longest part of the pause */
     bool describe = !out->m->cfg->suppress_vmdesc && !(out->features & FERRY_FEATURE_COMMIT);
     json_t *devices = describe ? json_array() : NULL;
 
-    if (!outgoing_check(out, err) || !send_state(out, devices, err)) {
+    if (!send_state(out, devices, err)) {
         json_decref(devices);
         return false;
     }

@@ -171,7 +171,7 @@ static gpointer vcpu_thread(gpointer opaque)
             break;
         }
         /* somebody asked the main loop for a reset or a stop: the guest must not run past it */
-        if (!kvm->running || v->held || vm_request_pending(vm)) {
+        if (!kvm->running || v->held || vm_request_pending(vm) || vm->exiting) {
             park(v);
             cond_wait(&v->wake, &vm->lock);
             continue;

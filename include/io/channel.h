@@ -51,6 +51,8 @@ void channel_set_write_timeout(struct channel *ch, unsigned ms);
 /* Waits up to ms (at least 1) for room to write to; false: there is none. True also when a write
  * would fail at once. */
 bool channel_wait_writable(struct channel *ch, unsigned ms);
+/* The same for something to read, an end of the stream included. */
+bool channel_wait_readable(struct channel *ch, unsigned ms);
 
 /*
  * The errno with which a read or a write has failed, where that says nothing of the peer (the

@@ -25,6 +25,8 @@
 
 /* A capability that both sides must have alike; every other one that is on must be known. */
 static const char *const shared_capabilities[] = { "x-ignore-shared" };
+/* What the destination must have where the source has it. */
+static const char *const needed_capabilities[] = { "postcopy-ram", "postcopy-preempt" };
 
 /* --- machine --- */
 
@@ -110,6 +112,16 @@ static void compare_capabilities(const MigrationSide *s, const MigrationSide *d,
                      "Capability '%s' is %s on the source and %s on the destination: set it alike "
                      "on both sides",
                      name, there ? "on" : "off", here ? "on" : "off");
+        }
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(needed_capabilities); i++) {
+        const char *name = needed_capabilities[i];
+
+        if (side_has_capability(s, name) && !side_has_capability(d, name)) {
+            OBSTACLE(CAPABILITY, name,
+                     "Capability '%s' is on on the source and off on the destination: switch it on "
+                     "there too",
+                     name);
         }
     }
 }

@@ -78,7 +78,14 @@ enum return_message {
     RETURN_FERRY_RUNS = 0x4656, /* be64 ns from GO until the guest ran; SHUT 0 follows */
 };
 
-#define STREAM_PING_START 1u
+/* Post-copy, as a QEMU numbers them: before the package, in it before RUN, behind it. */
+#define STREAM_PING_START          1u
+#define STREAM_PING_BEFORE_PACKAGE 2u
+#define STREAM_PING_LOADED         3u
+#define STREAM_PING_AFTER_PACKAGE  4u
+#define PACKAGE_MAX_LENGTH         (UINT32_C(16) << 20)
+#define RETURN_RESUME_OK           1u
+#define RETURN_BITMAP_END          UINT64_C(0x0123456789abcdef)
 /* At the end of each round, rising: the answer says that the destination has read it all. */
 #define STREAM_PING_ROUND 0x10000u
 #define FERRY_PING_MAGIC  0x46525259u /* "FRRY" */

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Private to the incoming side of post-copy: the link that its memory comes on, and the thread
+ * "mig/listen" that reads it. */
+#ifndef MIGRATION_POSTCOPY_LISTEN_H
+#define MIGRATION_POSTCOPY_LISTEN_H
+
+#include "migration/destination.h"
+#include "migration/postcopy/arrival.h"
+
+struct postcopy_in {
+    struct load *l;
+    struct arrival *arrival;
+    struct arrival_reader *reader; /* of the main stream */
+    bool packaged;                 /* "mig/incoming": PACKAGED came */
+    bool listening;                /* LISTEN came */
+    bool run;                      /* RUN came */
+    uint8_t *package;
+    bool paused_by_us; /* machine; migrate-pause */
+    bool runs;         /* m; the guest was put to work */
+
+    GThread *thread;          /* "mig/listen", of the link that there is */
+    struct stream_in *stream; /* its; of the first link it is load.s */
+    bool own_stream;
+    struct channel *new_ch; /* of a link that begins; owned until listen_start() */
+    GError *why;            /* of the thread; after it was joined */
+    bool link;              /* m; it is there */
+
+    struct mutex say_lock;         /* whoever writes on the return path */
+    struct channel *ch;            /* say_lock; NULL: none */
+    const struct ram_block *named; /* say_lock; the block of the last request on this link */
+};
+
+/* Starts "mig/listen" on a link; takes a reference to ch. stream: what is read from it already,
+ * NULL for a new link. */
+bool listen_start(struct postcopy_in *p, struct channel *ch, struct stream_in *stream,
+                  GError **err);
+/* Waits for the end of the thread. True: all memory has come. False and *err: the link is lost. */
+bool listen_join(struct postcopy_in *p, GError **err);
+/* Ends the link and the thread, if they are there. */
+void listen_stop(struct postcopy_in *p);
+/* Waits for somebody to name an address, and for the source there; p->new_ch. False and *err: the
+ * process ends. */
+bool listen_accept(struct postcopy_in *p, GError **err);
+/* arrival_request(), opaque is the postcopy_in. */
+bool listen_request(void *opaque, struct ram_block *b, uint64_t offset, uint64_t length);
+
+#endif
