@@ -314,8 +314,8 @@ static void peer_reads(struct fixture *f)
     struct stream_in *in = in_new_memory(f->bytes->data, f->bytes->len);
 
     while (in_u8(in, &type, NULL)) {
-        uint16_t command, len;
-        uint32_t id;
+        uint16_t command = 0, len = 0;
+        uint32_t id = 0;
 
         if (type == STREAM_COMMAND) {
             g_assert_true(in_be16(in, &command, NULL) && in_be16(in, &len, NULL));
