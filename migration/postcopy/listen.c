@@ -146,6 +146,9 @@ static bool read_resume(struct postcopy_in *p, unsigned len, GError **err)
     if (!postcopy_say(l, RETURN_RESUME_ACK, &ok, sizeof(ok), err)) {
         return false;
     }
+    mutex_lock(&p->say_lock);
+    p->asking = true;
+    mutex_unlock(&p->say_lock);
     arrival_ask_again(p->arrival);
     return true;
 }
@@ -291,6 +294,7 @@ bool listen_start(struct postcopy_in *p, struct channel *ch, struct stream_in *s
     mutex_lock(&p->say_lock);
     p->ch = channel_ref(ch);
     p->named = NULL;
+    p->asking = stream; /* on a later link not before its RESUME_ACK */
     mutex_unlock(&p->say_lock);
     if (p->own_stream) {
         channel_unref(ch); /* that of new_ch */
@@ -428,7 +432,7 @@ bool listen_request(void *opaque, struct ram_block *b, uint64_t offset, uint64_t
     memcpy(payload, &start, 8);
     memcpy(payload + 8, &bytes, 4);
     mutex_lock(&p->say_lock);
-    if (p->ch) {
+    if (p->ch && p->asking) {
         bool named = p->named == b;
 
         if (!named) {

@@ -25,8 +25,9 @@ struct postcopy_in {
     GError *why;            /* of the thread; after it was joined */
     bool link;              /* m; it is there */
 
-    struct mutex say_lock;         /* whoever writes on the return path */
-    struct channel *ch;            /* say_lock; NULL: none */
+    struct mutex say_lock; /* whoever writes on the return path */
+    struct channel *ch;    /* say_lock; NULL: none */
+    bool asking;           /* say_lock; both sides know what is missing: pages may be asked for */
     const struct ram_block *named; /* say_lock; the block of the last request on this link */
 };
 
