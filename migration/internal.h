@@ -62,6 +62,8 @@ struct migration_options {
     uint64_t begin_timeout;
     uint64_t stream_timeout;
     uint64_t go_timeout;
+    uint64_t reconnect_interval;
+    uint64_t reconnect_timeout;
 };
 
 struct migration {
@@ -71,6 +73,8 @@ struct migration {
     struct cond cond;  /* hold released, migrate-continue, cancel */
 
     struct migration_options options; /* written: machine and m; read: either */
+    char *reconnect_listen;           /* m; a URI, NULL: none */
+    GPtrArray *reconnect_addresses;   /* m; char * */
     struct policy policy;             /* machine */
     MigrationStatus status;           /* machine */
     GPtrArray *blockers;              /* machine; struct blocker * */
@@ -137,6 +141,11 @@ void migration_options_get(struct migration *m,
 /* One of the timeouts as it is now: migration_timeout(m, ready_timeout). Any thread. */
 unsigned migration_timeout_at(struct migration *m, size_t offset);
 #define migration_timeout(m, name) migration_timeout_at(m, offsetof(struct migration_options, name))
+
+/* Parameters that are no numbers; copies, any thread. NULL: none. */
+struct transport_address *migration_reconnect_listen(struct migration *m);
+/* struct transport_address *, maybe none */
+GPtrArray *migration_reconnect_addresses(struct migration *m);
 
 /* --- hold.c --- */
 /* Waits while this point is held; returns at once when `cancelled` is or becomes true. No machine
@@ -249,7 +258,7 @@ bool outgoing_check(struct outgoing *out, GError **err); /* cancelled? return pa
 /* Opens the link (takes fd) and closes it, with the one for urgent pages where that is wanted; its
  * thread, no machine lock. */
 bool outgoing_connect(struct outgoing *out, const struct transport_address *addr, int fd,
-                      GError **err);
+                      unsigned timeout_ms, GError **err);
 void outgoing_close_link(struct outgoing *out);
 /* Puts the guest back to how it was before the stop for the switchover. Machine lock held. */
 void outgoing_give_back(struct outgoing *out);

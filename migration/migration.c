@@ -43,6 +43,7 @@ bool migration_init(struct vm *vm, const struct vm_config *cfg, GError **err)
     policy_default(&m->policy);
     m->dirty_rate = dirty_rate_new(vm);
     m->dirty_limits = dirty_limits_new(vm);
+    m->reconnect_addresses = g_ptr_array_new_with_free_func(g_free);
     vm->migration = m;
     migration_register_vm_state(m);
     return true;
@@ -76,6 +77,8 @@ void migration_free(struct vm *vm)
     premap_free(m->premap);
     savevm_unregister(vm->savevm, m);
     g_ptr_array_free(m->blockers, TRUE);
+    g_free(m->reconnect_listen);
+    g_ptr_array_unref(m->reconnect_addresses);
     mutex_clear(&m->lock);
     cond_clear(&m->cond);
     vm->migration = NULL;

@@ -85,6 +85,9 @@ static const struct parameter parameters[] = {
     PARAM_DEADLINE(begin_timeout, "begin-timeout", 60000, 1),
     PARAM_DEADLINE(stream_timeout, "stream-timeout", 120000, 0),
     PARAM_DEADLINE(go_timeout, "go-timeout", 60000, 1),
+    PARAM_MIN(reconnect_interval, "reconnect-interval", 20, 1, 60000,
+              "a value between 1 and 60000 ms"),
+    PARAM(reconnect_timeout, "reconnect-timeout", 0, 86400000, "a value between 0 and 86400000 ms"),
 };
 
 #define AT(type, base, offset) (*(type *)(void *)((char *)(uintptr_t)(base) + (offset)))
@@ -133,6 +136,77 @@ static bool refuse(const struct parameter *p, GError **err)
     return false;
 }
 
+/* --- addresses for a post-copy whose link is lost --- */
+
+/* Both sides need an address that can be used again and again, and the answers of the other one. */
+static bool reconnect_address_possible(const char *name, const char *uri, GError **err)
+{
+    g_autoptr(transport_address) a = transport_parse_uri(uri, err);
+
+    if (!a) {
+        g_prefix_error(err, "Parameter '%s': ", name);
+        return false;
+    }
+    if (a->type != TRANSPORT_TCP && a->type != TRANSPORT_UNIX) {
+        error_set(err, FERRY_ERROR_USER, "Parameter '%s' expects tcp: or unix: addresses, not '%s'",
+                  name, uri);
+        return false;
+    }
+    return true;
+}
+
+static bool reconnect_possible(const MigrateSetParameters *arg, GError **err)
+{
+    if (arg->reconnect_listen && *arg->reconnect_listen &&
+        !reconnect_address_possible("reconnect-listen", arg->reconnect_listen, err)) {
+        return false;
+    }
+    for (unsigned i = 0; arg->reconnect_addresses && i < arg->reconnect_addresses->len; i++) {
+        if (!reconnect_address_possible("reconnect-addresses",
+                                        g_ptr_array_index(arg->reconnect_addresses, i), err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* m held. */
+static void set_reconnect(struct migration *m, const MigrateSetParameters *arg)
+{
+    if (arg->reconnect_listen) {
+        g_free(m->reconnect_listen);
+        m->reconnect_listen = *arg->reconnect_listen ? g_strdup(arg->reconnect_listen) : NULL;
+    }
+    if (arg->reconnect_addresses) {
+        g_ptr_array_set_size(m->reconnect_addresses, 0);
+        for (unsigned i = 0; i < arg->reconnect_addresses->len; i++) {
+            g_ptr_array_add(m->reconnect_addresses,
+                            g_strdup(g_ptr_array_index(arg->reconnect_addresses, i)));
+        }
+    }
+}
+
+struct transport_address *migration_reconnect_listen(struct migration *m)
+{
+    mutex_lock(&m->lock);
+    g_autofree char *uri = g_strdup(m->reconnect_listen);
+    mutex_unlock(&m->lock);
+    return uri ? transport_parse_uri(uri, NULL) : NULL;
+}
+
+GPtrArray *migration_reconnect_addresses(struct migration *m)
+{
+    GPtrArray *list = g_ptr_array_new_with_free_func((GDestroyNotify)transport_address_free);
+
+    mutex_lock(&m->lock);
+    for (unsigned i = 0; i < m->reconnect_addresses->len; i++) {
+        g_ptr_array_add(list,
+                        transport_parse_uri(g_ptr_array_index(m->reconnect_addresses, i), NULL));
+    }
+    mutex_unlock(&m->lock);
+    return list;
+}
+
 bool qmp_migrate_set_parameters(struct vm *vm, const MigrateSetParameters *arg, GError **err)
 {
     struct migration *m = vm->migration;
@@ -156,7 +230,11 @@ bool qmp_migrate_set_parameters(struct vm *vm, const MigrateSetParameters *arg, 
     if (arg->has_xbzrle_cache_size && !xbzrle_cache_possible(arg->xbzrle_cache_size, err)) {
         return false;
     }
+    if (!reconnect_possible(arg, err)) {
+        return false;
+    }
     mutex_lock(&m->lock);
+    set_reconnect(m, arg);
     for (unsigned i = 0; i < G_N_ELEMENTS(parameters); i++) {
         const struct parameter *p = &parameters[i];
 
@@ -188,6 +266,12 @@ MigrationParameters *qmp_query_migrate_parameters(struct vm *vm, GError **err)
         } else {
             AT(uint64_t, info, p->q_value) = value;
         }
+    }
+    info->reconnect_listen = g_strdup(vm->migration->reconnect_listen);
+    info->reconnect_addresses = g_ptr_array_new_with_free_func(g_free);
+    for (unsigned i = 0; i < vm->migration->reconnect_addresses->len; i++) {
+        g_ptr_array_add(info->reconnect_addresses,
+                        g_strdup(g_ptr_array_index(vm->migration->reconnect_addresses, i)));
     }
     return info;
 }

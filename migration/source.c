@@ -125,10 +125,9 @@ void outgoing_phase(struct outgoing *out, MigrationPhase phase)
 /* --- from nothing to a stream --- */
 
 bool outgoing_connect(struct outgoing *out, const struct transport_address *addr, int fd,
-                      GError **err)
+                      unsigned timeout_ms, GError **err)
 {
-    struct channel *ch = transport_connect(addr, fd, out->cancel_fd,
-                                           migration_timeout(out->m, connect_timeout), err);
+    struct channel *ch = transport_connect(addr, fd, out->cancel_fd, timeout_ms, err);
 
     if (!ch) {
         return false;
@@ -138,7 +137,7 @@ bool outgoing_connect(struct outgoing *out, const struct transport_address *addr
     out->ch = ch;
     mutex_unlock(&out->m->lock);
     out->o = out_new_channel(ch);
-    return outgoing_check(out, err) && postcopy_connect_urgent(out, addr, err);
+    return outgoing_check(out, err) && postcopy_connect_urgent(out, addr, timeout_ms, err);
 }
 
 static bool connect_first(struct outgoing *out, GError **err)
@@ -146,7 +145,7 @@ static bool connect_first(struct outgoing *out, GError **err)
     int fd = out->fd;
 
     out->fd = -1;
-    return outgoing_connect(out, out->addr, fd, err);
+    return outgoing_connect(out, out->addr, fd, migration_timeout(out->m, connect_timeout), err);
 }
 
 void stream_put_command(struct stream_out *o, unsigned command, const void *payload, uint16_t len)

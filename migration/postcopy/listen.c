@@ -28,6 +28,8 @@
 
 /* A link on which requests cannot be written for so long is broken. */
 #define SAY_TIMEOUT_MS 5000
+/* Without an address to listen on: so often it is looked whether there is one by now. */
+#define IDLE_LOOK_US 50000
 
 static bool refuse(struct postcopy_in *p, GError **err, const char *what)
 {
@@ -281,6 +283,14 @@ static gpointer listen_thread(gpointer opaque)
 
 /* --- links --- */
 
+/* Until when it listens by itself. */
+static int64_t give_up_us(struct migration *m, int64_t paused_us)
+{
+    unsigned ms = migration_timeout(m, reconnect_timeout);
+
+    return ms ? paused_us + (int64_t)ms * 1000 : INT64_MAX;
+}
+
 bool listen_start(struct postcopy_in *p, struct channel *ch, struct stream_in *stream, GError **err)
 {
     struct incoming *in = p->l->in;
@@ -384,14 +394,65 @@ void listen_stop(struct postcopy_in *p)
     p->reader = NULL;
 }
 
+/* Listens at reconnect-listen, if that is wanted and nobody has said where else. */
+static void listen_by_itself(struct postcopy_in *p, int64_t paused_us, char **complaint)
+{
+    struct incoming *in = p->l->in;
+    g_autoptr(transport_address) addr = migration_reconnect_listen(in->m);
+    g_autoptr(GError) error = NULL;
+    struct listener *listener;
+
+    if (!addr || g_get_monotonic_time() >= give_up_us(in->m, paused_us)) {
+        return;
+    }
+    listener = transport_listen(addr, -1, &error);
+    vm_lock(in->vm);
+    if (listener && !in->listener) {
+        in->listener = g_steal_pointer(&listener);
+        p->listens_by_itself = true;
+    }
+    vm_unlock(in->vm);
+    listener_free(listener);
+    if (error && g_strcmp0(*complaint, error->message)) {
+        report_warning("%s", error->message); /* once, not at each try */
+        g_free(*complaint);
+        *complaint = g_strdup(error->message);
+    }
+}
+
+/* Milliseconds that are left for the listener, 0 without limit; at the end it is closed. */
+static bool still_listens(struct postcopy_in *p, int64_t paused_us, unsigned *left_ms)
+{
+    struct incoming *in = p->l->in;
+    int64_t until = give_up_us(in->m, paused_us), now = g_get_monotonic_time();
+
+    *left_ms = 0;
+    if (!p->listens_by_itself || until == INT64_MAX) {
+        return true;
+    }
+    if (now >= until) {
+        vm_lock(in->vm);
+        g_clear_pointer(&in->listener, listener_free);
+        vm_unlock(in->vm);
+        p->listens_by_itself = false;
+        return false;
+    }
+    *left_ms = (unsigned)MIN((until - now) / 1000 + 1, 1000);
+    return true;
+}
+
 bool listen_accept(struct postcopy_in *p, GError **err)
 {
     struct incoming *in = p->l->in;
+    int64_t paused_us = g_get_monotonic_time();
+    g_autofree char *complaint = NULL;
 
+    p->listens_by_itself = false;
     for (;;) {
         GError *error = NULL;
         struct listener *listener;
         uint64_t unused;
+        unsigned left_ms;
 
         vm_lock(in->vm);
         listener = in->listener;
@@ -401,20 +462,30 @@ bool listen_accept(struct postcopy_in *p, GError **err)
             return false;
         }
         if (!listener) {
+            listen_by_itself(p, paused_us, &complaint);
+            vm_lock(in->vm);
+            listener = in->listener;
+            vm_unlock(in->vm);
+        }
+        if (!listener || !still_listens(p, paused_us, &left_ms)) {
             mutex_lock(&in->m->lock);
-            cond_wait_until(&in->m->cond, &in->m->lock, g_get_monotonic_time() + 50000);
+            if (!atomic_load(&in->cancelled)) {
+                cond_wait_until(&in->m->cond, &in->m->lock, g_get_monotonic_time() + IDLE_LOOK_US);
+            }
             mutex_unlock(&in->m->lock);
             continue;
         }
-        p->new_ch = transport_accept(listener, in->wake_fd, 0, &error);
+        p->new_ch = transport_accept(listener, in->wake_fd, left_ms, &error);
         if (p->new_ch) {
             incoming_take_listener(in);
             return true;
         }
-        if (!g_error_matches(error, FERRY_ERROR, FERRY_ERROR_CANCELLED)) {
+        if (g_error_matches(error, FERRY_ERROR, FERRY_ERROR_CANCELLED)) {
+            if (read(in->wake_fd, &unused, sizeof(unused)) < 0) {
+                /* somebody was faster: nothing to take */
+            }
+        } else if (!left_ms) {
             report_warning("%s", error->message);
-        } else if (read(in->wake_fd, &unused, sizeof(unused)) < 0) {
-            /* somebody was faster: nothing to take */
         }
         g_error_free(error);
     }

@@ -21,6 +21,7 @@ struct postcopy_in {
     GThread *thread;          /* "mig/listen", of the link that there is */
     struct stream_in *stream; /* its; of the first link it is load.s */
     bool own_stream;
+    bool listens_by_itself; /* at reconnect-listen; "mig/incoming" */
     struct channel *new_ch; /* of a link that begins; owned until listen_start() */
     GError *why;            /* of the thread; after it was joined */
     bool link;              /* m; it is there */

@@ -29,6 +29,11 @@
 #include "system/vm.h"
 #include "util/error.h"
 
+/* How long one try to reach one of reconnect-addresses may take. */
+#define LOOK_TIMEOUT_MS 1000
+/* Without such addresses: so often it is looked whether there are some by now. */
+#define IDLE_LOOK_US 200000
+
 bool postcopy_pause(struct outgoing *out, GError **err)
 {
     if (out->m->status != MIGRATION_STATUS_POSTCOPY_ACTIVE &&
@@ -101,31 +106,92 @@ static void enter_pause(struct outgoing *out, GError *why)
     g_error_free(why);
 }
 
-/* Waits for an address. False and *err: there will be none. */
-static bool wait_for_address(struct outgoing *out, struct transport_address **addr, int *fd,
-                             GError **err)
+/* The wait is over without a link. */
+static void end_wait(struct outgoing *out, bool given_up, GError **err)
 {
-    struct postcopy_out *p = &out->postcopy;
-
-    mutex_lock(&out->m->lock);
-    while (!p->resume_addr && !p->given_up && !p->abandoned) {
-        cond_wait(&out->m->cond, &out->m->lock);
-    }
-    *addr = g_steal_pointer(&p->resume_addr);
-    *fd = p->resume_fd;
-    bool given_up = p->given_up, abandoned = p->abandoned;
-    mutex_unlock(&out->m->lock);
-    if (!given_up && !abandoned) {
-        return true;
-    }
-    transport_address_free(*addr);
     if (given_up) {
         switchover_uncommit(out);
     }
     error_set(err, FERRY_ERROR_USER,
               given_up ? "The guest was taken back by migrate-take-back"
                        : "The source ended while post-copy was paused");
+}
+
+static void set_recovering(struct outgoing *out)
+{
+    outgoing_phase(out, MIGRATION_PHASE_RECOVER);
+    vm_lock(out->vm);
+    migration_set_status(out->m, MIGRATION_STATUS_POSTCOPY_RECOVER);
+    vm_unlock(out->vm);
+}
+
+/* One look at each of reconnect-addresses. The link that stands, or none. */
+static bool look_around(struct outgoing *out)
+{
+    g_autoptr(GPtrArray) list = migration_reconnect_addresses(out->m);
+
+    for (unsigned i = 0; i < list->len; i++) {
+        if (outgoing_connect(out, g_ptr_array_index(list, i), -1, LOOK_TIMEOUT_MS, NULL)) {
+            return true;
+        }
+        outgoing_close_link(out);
+    }
     return false;
+}
+
+/* Until when, on the monotonic clock, addresses are tried; 0: not at all. */
+static int64_t look_until(struct outgoing *out, int64_t paused_us)
+{
+    struct migration_options now;
+
+    migration_options_get(out->m, &now);
+    mutex_lock(&out->m->lock);
+    bool any = out->m->reconnect_addresses->len > 0;
+    mutex_unlock(&out->m->lock);
+    if (!any) {
+        return 0;
+    }
+    return now.reconnect_timeout ? paused_us + (int64_t)now.reconnect_timeout * 1000 : INT64_MAX;
+}
+
+/*
+ * Waits for a link: that somebody names an address (addr and fd are set then, and there is no link
+ * yet), or that one of reconnect-addresses answers. False and *err: there will be none.
+ */
+static bool wait_for_link(struct outgoing *out, struct transport_address **addr, int *fd,
+                          GError **err)
+{
+    struct postcopy_out *p = &out->postcopy;
+    int64_t paused_us = g_get_monotonic_time();
+
+    for (;;) {
+        bool looks = g_get_monotonic_time() < look_until(out, paused_us);
+        int64_t next;
+
+        if (looks && look_around(out)) {
+            *addr = NULL;
+            return true;
+        }
+        next =
+            g_get_monotonic_time() +
+            (looks ? (int64_t)migration_timeout(out->m, reconnect_interval) * 1000 : IDLE_LOOK_US);
+        mutex_lock(&out->m->lock);
+        while (!p->resume_addr && !p->given_up && !p->abandoned &&
+               cond_wait_until(&out->m->cond, &out->m->lock, next)) {
+        }
+        *addr = g_steal_pointer(&p->resume_addr);
+        *fd = p->resume_fd;
+        bool given_up = p->given_up, abandoned = p->abandoned;
+        mutex_unlock(&out->m->lock);
+        if (given_up || abandoned) {
+            transport_address_free(*addr);
+            end_wait(out, given_up, err);
+            return false;
+        }
+        if (*addr) {
+            return true;
+        }
+    }
 }
 
 /* Learns what the destination has. */
@@ -173,25 +239,15 @@ static bool say_go_again(struct outgoing *out, GError **err)
     return out_flush(out->o, err);
 }
 
-/* Takes fd. */
-static bool take_up(struct outgoing *out, const struct transport_address *addr, int fd,
-                    GError **err)
+/* A link that stands: from its first byte to the point where pages flow again. */
+static bool take_up(struct outgoing *out, GError **err)
 {
-    uint64_t bytes = out->stats.bytes;
-
-    outgoing_phase(out, MIGRATION_PHASE_RECOVER);
-    vm_lock(out->vm);
-    migration_set_status(out->m, MIGRATION_STATUS_POSTCOPY_RECOVER);
-    vm_unlock(out->vm);
-    if (!outgoing_connect(out, addr, fd, err)) {
-        return false;
-    }
-    out->o->bytes = bytes;
     if (!channel_is_duplex(out->ch)) {
         error_set(err, FERRY_ERROR_USER, "%s carries no answers: post-copy needs a socket",
                   channel_name(out->ch));
         return false;
     }
+    out->o->bytes = out->stats.bytes;
     out->rp = return_path_new(out->ch, err);
     if (!out->rp) {
         return false;
@@ -211,18 +267,18 @@ static bool take_up(struct outgoing *out, const struct transport_address *addr, 
 bool postcopy_recover(struct outgoing *out, GError *why, GError **err)
 {
     for (;;) {
-        struct transport_address *addr;
+        g_autoptr(transport_address) addr = NULL;
         GError *error = NULL;
-        int fd;
-        bool ok;
+        int fd = -1;
 
         enter_pause(out, why);
-        if (!wait_for_address(out, &addr, &fd, err)) {
+        if (!wait_for_link(out, &addr, &fd, err)) {
             return false;
         }
-        ok = take_up(out, addr, fd, &error);
-        transport_address_free(addr);
-        if (ok) {
+        set_recovering(out);
+        if ((!addr ||
+             outgoing_connect(out, addr, fd, migration_timeout(out->m, connect_timeout), &error)) &&
+            take_up(out, &error)) {
             return true;
         }
         why = error;

@@ -71,7 +71,7 @@ void postcopy_want(struct outgoing *out)
 /* --- pages that were asked for --- */
 
 bool postcopy_connect_urgent(struct outgoing *out, const struct transport_address *addr,
-                             GError **err)
+                             unsigned timeout_ms, GError **err)
 {
     struct channel *ch;
 
@@ -85,8 +85,7 @@ bool postcopy_connect_urgent(struct outgoing *out, const struct transport_addres
                   channel_name(out->ch));
         return false;
     }
-    ch = transport_connect(addr, -1, out->cancel_fd, migration_timeout(out->m, connect_timeout),
-                           err);
+    ch = transport_connect(addr, -1, out->cancel_fd, timeout_ms, err);
     if (!ch) {
         g_prefix_error(err, "The connection for urgent pages (postcopy-preempt): ");
         return false;

@@ -25,7 +25,7 @@ bool postcopy_run(struct outgoing *out, GError **err);
  * right after the first one, as a QEMU 7.2 wants it; later ones take it at any time.
  */
 bool postcopy_connect_urgent(struct outgoing *out, const struct transport_address *addr,
-                             GError **err);
+                             unsigned timeout_ms, GError **err);
 void postcopy_close_urgent(struct outgoing *out); /* nobody writes on it any more */
 
 /* pause.c */
