@@ -40,10 +40,11 @@
 #define CHANNEL_DEFAULT_TIMEOUT_MS 30000
 /*
  * Entries of one write to a UNIX socket: about what its buffer holds. What does not fit would be
- * copied in and checked by the kernel again with the next call. TCP takes megabytes, and large
- * writes make large segments.
+ * copied in and checked by the kernel again with the next call. TCP takes megabytes, and a write
+ * of a megabyte is worth its call; during a longer one the peer's acknowledgements would wait.
  */
 #define UNIX_IOV_MAX 128
+#define TCP_IOV_MAX  512
 
 /* One direction. Each is used by one thread at a time; timeout and bytes are read by others. */
 struct channel_end {
@@ -128,9 +129,7 @@ struct channel *channel_new_socket(const char *name, int fd, GError **err)
     /* MSG_DONTWAIT with every call; the flags of a description that others may share stay as they
      * are */
     ch->is_socket = true;
-    if (socket_is_unix(fd)) {
-        ch->iov_max = UNIX_IOV_MAX;
-    }
+    ch->iov_max = socket_is_unix(fd) ? UNIX_IOV_MAX : TCP_IOV_MAX;
     socket_tune(fd);
     return ch;
 }

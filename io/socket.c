@@ -111,6 +111,36 @@ bool socket_is_unix(int fd)
  */
 #define UNIX_SEND_BUFFER (4 << 20)
 
+/* Both ends have the same address: what is sent never leaves this host. */
+static bool stays_on_host(int fd)
+{
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+        struct sockaddr_storage room;
+    } here, there;
+    socklen_t len = sizeof(here), there_len = sizeof(there);
+
+    if (getsockname(fd, &here.sa, &len) < 0 || getpeername(fd, &there.sa, &there_len) < 0 ||
+        here.sa.sa_family != there.sa.sa_family) {
+        return false;
+    }
+    if (here.sa.sa_family == AF_INET) {
+        return here.in.sin_addr.s_addr == there.in.sin_addr.s_addr;
+    }
+    return here.sa.sa_family == AF_INET6 &&
+           memcmp(&here.in6.sin6_addr, &there.in6.sin6_addr, sizeof(here.in6.sin6_addr)) == 0;
+}
+
+/*
+ * A congestion control that paces (bbr) arms a timer for every few segments, a tenth of a
+ * migration's time, and between two processes of one host there is no link that could be congested:
+ * the plainest one then. Every kernel has it and allows it to everybody; on a link the host's
+ * choice stays.
+ */
+#define LOCAL_CONGESTION_CONTROL "reno"
+
 void socket_tune(int fd)
 {
     int on = 1, buffer = UNIX_SEND_BUFFER;
@@ -119,6 +149,10 @@ void socket_tune(int fd)
     if (socket_is_unix(fd)) {
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
         return;
+    }
+    if (stays_on_host(fd)) {
+        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, LOCAL_CONGESTION_CONTROL,
+                   sizeof(LOCAL_CONGESTION_CONTROL) - 1);
     }
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));

@@ -38,8 +38,14 @@
 #include "migration/stream/format.h"
 
 #define PAGE_BYTES 4096u
-/* Records of one system call; two iovecs each, and the kernel takes 1024. */
-#define BATCH 512u
+/*
+ * Records of one system call; two iovecs each, and the kernel takes 1024. These were the best of
+ * 32, 61, 128, 256 and 512 on either side: over TCP 180 ms for a gigabyte, 512 on both sides 250.
+ */
+#define SEND_BATCH    256u
+#define RECEIVE_BATCH 61u
+/* Of TCP: does not pace, as others may by default; the host's own choice cost another tenth. */
+#define CONGESTION_CONTROL "reno"
 /* Of the buffered receiver. */
 #define BUFFER_BYTES (256u * 1024u)
 
@@ -99,6 +105,8 @@ static void tcp_pair(int fds[2])
     close(listener);
     for (int i = 0; i < 2; i++) {
         setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        setsockopt(fds[i], IPPROTO_TCP, TCP_CONGESTION, CONGESTION_CONTROL,
+                   sizeof(CONGESTION_CONTROL) - 1);
     }
 }
 
@@ -146,15 +154,15 @@ static void put_name(uint8_t name[sizeof(block_name)])
 
 static uint64_t send_pages(int fd, uint8_t *memory, uint64_t pages)
 {
-    uint64_t words[BATCH], end = htobe64(RAM_FLAG_EOS), bytes = sizeof(end);
-    struct iovec iov[2 * BATCH + 1];
+    uint64_t words[SEND_BATCH], end = htobe64(RAM_FLAG_EOS), bytes = sizeof(end);
+    struct iovec iov[2 * SEND_BATCH + 1];
     uint8_t name[sizeof(block_name)];
 
     put_name(name);
     for (uint64_t page = 0; page < pages;) {
         int count = 0;
 
-        for (unsigned i = 0; i < BATCH - 1 && page < pages; i++, page++) {
+        for (unsigned i = 0; i < SEND_BATCH && page < pages; i++, page++) {
             words[i] = record(page);
             iov[count++] = (struct iovec){ &words[i], sizeof(words[i]) };
             if (!page) {
@@ -179,15 +187,15 @@ static void expect_record(uint64_t word, uint64_t page)
 
 static void receive_direct(int fd, uint8_t *memory, uint64_t pages)
 {
-    uint64_t words[BATCH], end;
-    struct iovec iov[2 * BATCH + 1];
+    uint64_t words[RECEIVE_BATCH], end;
+    struct iovec iov[2 * RECEIVE_BATCH + 1];
     uint8_t name[sizeof(block_name)];
 
     for (uint64_t page = 0; page < pages;) {
         uint64_t first = page;
         int count = 0;
 
-        for (unsigned i = 0; i < BATCH - 1 && page < pages; i++, page++) {
+        for (unsigned i = 0; i < RECEIVE_BATCH && page < pages; i++, page++) {
             iov[count++] = (struct iovec){ &words[i], sizeof(words[i]) };
             if (!page) {
                 iov[count++] = (struct iovec){ name, sizeof(name) };

@@ -9,6 +9,7 @@
 #include <glib.h>
 #include <glib/gstdio.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -17,10 +18,14 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "io/channel-private.h"
 #include "io/channel.h"
 #include "io/socket.h"
 #include "io/transport.h"
 #include "util/error.h"
+
+/* Of this host too, but not the address that one connects from. */
+#define OTHER_ADDRESS "127.0.0.2"
 
 static char *scratch; /* a directory for this run */
 
@@ -150,6 +155,29 @@ static void exchange(struct channel *a, struct channel *b)
     g_assert_no_error(err);
 }
 
+/* What the host paces its links with is not for a connection that never leaves it. */
+static void congestion_control(int fd, char name[16])
+{
+    socklen_t len = 16;
+
+    g_assert_cmpint(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len), ==, 0);
+}
+
+static void check_congestion_control(struct channel *ch, bool same_address)
+{
+    int fd = channel_read_fd(ch), fresh;
+    char name[16], usual[16];
+
+    if (socket_is_unix(fd)) {
+        return;
+    }
+    fresh = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    congestion_control(fresh, usual);
+    close(fresh);
+    congestion_control(fd, name);
+    g_assert_cmpstr(name, ==, same_address ? "reno" : usual);
+}
+
 /* Several connections over one listener, as multifd and post-copy need. */
 static void listen_and_connect(const char *listen_text, unsigned min_addresses)
 {
@@ -170,6 +198,7 @@ static void listen_and_connect(const char *listen_text, unsigned min_addresses)
             in = transport_accept(l, -1, 5000, &err);
             g_assert_no_error(err);
             g_assert_true(channel_is_duplex(in));
+            check_congestion_control(out, !strstr(listen_text, OTHER_ADDRESS));
             exchange(out, in);
         }
     }
@@ -191,6 +220,7 @@ static bool have_ipv6(void)
 static void test_tcp(void)
 {
     listen_and_connect("tcp:127.0.0.1:0", 1);
+    listen_and_connect("tcp:" OTHER_ADDRESS ":0", 1);
     listen_and_connect("tcp:localhost:0", 1);
     listen_and_connect("tcp:0:0,ipv4=on", 1);
     if (have_ipv6()) {
