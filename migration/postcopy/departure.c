@@ -19,9 +19,11 @@
 #include "migration/vmstate/savevm.h"
 #include "util/error.h"
 
-/* Pages that the background takes at a time from one place; what it takes before others may. */
-#define PIECE_PAGES 64u
+/* Pages that the background takes at a time from one place, and pieces that it takes before it
+ * looks again where the guest is. */
+#define PIECE_PAGES 16u
 #define PIECES      16u
+#define CLAIM_PAGES 64u
 /* What a page costs of the allowance in bytes at least: testing one for zero takes about an eighth
  * of the time that sending it takes. */
 #define LEAST_COST 512u
@@ -345,7 +347,8 @@ bool departure_send_background(struct departure *d, struct departure_stream *s, 
         struct tally t = { 0 };
 
         mutex_lock(&d->lock);
-        unsigned n = claim(d, MAX((max_bytes - spent) / TARGET_PAGE_SIZE, 1), pieces);
+        unsigned n =
+            claim(d, CLAMP((max_bytes - spent) / TARGET_PAGE_SIZE, 1, CLAIM_PAGES), pieces);
         mutex_unlock(&d->lock);
         if (!n) {
             break;

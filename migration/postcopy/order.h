@@ -15,16 +15,22 @@ struct order_block {
     uint64_t unit;                /* target pages in a host page */
 };
 
+/* A place where the guest reads. */
+struct order_place {
+    unsigned block;
+    uint64_t up, down; /* the way up goes on at `up`, the way down ends at `down` */
+    uint64_t last;     /* page that was asked for last */
+    int trend;         /* > 0: each request is above the one before */
+    unsigned turn;
+};
+#define ORDER_PLACES 16u
+
 struct order {
     const struct order_block *blocks;
     unsigned count;
 
-    /* where the guest is: the way up begins at `up`, the way down ends at `down` */
-    bool focused;
-    unsigned block;
-    uint64_t up, down;
-    uint64_t last; /* page that was asked for last in this block */
-    bool falling;  /* the guest reads downwards */
+    struct order_place places[ORDER_PLACES]; /* the one of the last request first */
+    unsigned used;
     unsigned turn;
 
     /* the sweep over what is left */
