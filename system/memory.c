@@ -21,9 +21,11 @@ struct io_region {
 
 struct memory {
     struct vm *vm;
-    GPtrArray *blocks; /* struct ram_block *, in stream order */
-    GArray *maps;      /* struct ram_map, by gpa */
-    GArray *io[2];     /* struct io_region, by base, per enum io_space */
+    GPtrArray *blocks;         /* struct ram_block *, in stream order */
+    GArray *maps;              /* struct ram_map, by gpa */
+    GArray *io[2];             /* struct io_region, by base, per enum io_space */
+    memory_gate *_Atomic gate; /* written: machine lock */
+    void *gate_opaque;
 };
 
 struct memory *memory_new(struct vm *vm)
@@ -164,6 +166,35 @@ static const struct ram_map *map_find(struct memory *mem, uint64_t gpa)
     return NULL;
 }
 
+void memory_set_gate(struct memory *mem, memory_gate *gate, void *opaque)
+{
+    mem->gate_opaque = opaque;
+    atomic_store(&mem->gate, gate);
+}
+
+/* Whether bytes of a map can be had; may wait. */
+static bool pass_gate(struct memory *mem, const struct ram_map *m, uint64_t gpa, uint64_t len)
+{
+    memory_gate *gate = atomic_load_explicit(&mem->gate, memory_order_relaxed);
+
+    return !gate || !len || gate(mem->gate_opaque, m->block, m->offset + (gpa - m->gpa), len);
+}
+
+bool memory_is_here(struct memory *mem, uint64_t gpa, uint64_t len)
+{
+    bool here = true;
+
+    while (len && here) {
+        const struct ram_map *m = map_find(mem, gpa);
+        uint64_t n = m ? MIN(len, m->length - (gpa - m->gpa)) : 1;
+
+        here = !m || pass_gate(mem, m, gpa, n);
+        gpa += n;
+        len -= n;
+    }
+    return here;
+}
+
 void *memory_ram_ptr(struct memory *mem, uint64_t gpa, uint64_t len, bool write)
 {
     const struct ram_map *m = map_find(mem, gpa);
@@ -173,6 +204,9 @@ void *memory_ram_ptr(struct memory *mem, uint64_t gpa, uint64_t len, bool write)
     }
     uint64_t offset = m->offset + (gpa - m->gpa);
 
+    if (!pass_gate(mem, m, gpa, len)) {
+        return NULL;
+    }
     if (write) {
         ram_block_mark_dirty(m->block, offset, len);
     }
@@ -281,12 +315,20 @@ static bool memory_rw(struct memory *mem, uint64_t gpa, uint8_t *buf, uint64_t l
 
         if (m) {
             n = MIN(len, m->length - (gpa - m->gpa));
-            if (!write) {
+            if (!pass_gate(mem, m, gpa, n)) {
+                all = false;
+                if (!write) {
+                    memset(buf, 0xff, n);
+                }
+            } else if (!write) {
                 memcpy(buf, m->block->host + m->offset + (gpa - m->gpa), n);
             } else if (!m->readonly) {
-                memcpy(memory_ram_ptr(mem, gpa, n, true), buf, n);
+                uint64_t offset = m->offset + (gpa - m->gpa);
+
+                ram_block_mark_dirty(m->block, offset, n);
+                memcpy(m->block->host + offset, buf, n);
                 /* again after the write: the page may have been taken for sending in between */
-                ram_block_mark_dirty(m->block, m->offset + (gpa - m->gpa), n);
+                ram_block_mark_dirty(m->block, offset, n);
             }
         } else {
             n = MIN(len, 8);

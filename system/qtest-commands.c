@@ -121,6 +121,35 @@ static bool handle_in(struct qtest *q, const struct command *c, char **words, GS
     return true;
 }
 
+/* In post-copy the main loop waits for missing memory only so long. */
+static bool is_here(struct qtest *q, uint64_t addr, uint64_t len, GError **err)
+{
+    if (!memory_is_here(q->vm->memory, addr, len)) {
+        error_set(err, FERRY_ERROR_LINK,
+                  "Memory at 0x%" PRIx64 " has not come yet from where the guest was", addr);
+        return false;
+    }
+    return true;
+}
+
+static bool guest_read(struct qtest *q, uint64_t addr, void *buf, uint64_t len, GError **err)
+{
+    if (!is_here(q, addr, len, err)) {
+        return false;
+    }
+    memory_read(q->vm->memory, addr, buf, len);
+    return true;
+}
+
+static bool guest_write(struct qtest *q, uint64_t addr, const void *buf, uint64_t len, GError **err)
+{
+    if (!is_here(q, addr, len, err)) {
+        return false;
+    }
+    memory_write(q->vm->memory, addr, buf, len);
+    return true;
+}
+
 static bool handle_write_value(struct qtest *q, const struct command *c, char **words,
                                GString *answer G_GNUC_UNUSED, GError **err)
 {
@@ -129,8 +158,7 @@ static bool handle_write_value(struct qtest *q, const struct command *c, char **
     if (!parse_number(words[0], &addr, err) || !parse_number(words[1], &value, err)) {
         return false;
     }
-    memory_write(q->vm->memory, addr, &value, c->size);
-    return true;
+    return guest_write(q, addr, &value, c->size, err);
 }
 
 static bool handle_read_value(struct qtest *q, const struct command *c, char **words,
@@ -141,7 +169,9 @@ static bool handle_read_value(struct qtest *q, const struct command *c, char **w
     if (!parse_number(words[0], &addr, err)) {
         return false;
     }
-    memory_read(q->vm->memory, addr, &value, c->size);
+    if (!guest_read(q, addr, &value, c->size, err)) {
+        return false;
+    }
     g_string_append_printf(answer, " 0x%016" PRIx64, value);
     return true;
 }
@@ -161,7 +191,9 @@ static bool handle_read(struct qtest *q, const struct command *c G_GNUC_UNUSED, 
         return false;
     }
     data = g_malloc(len);
-    memory_read(q->vm->memory, addr, data, len);
+    if (!guest_read(q, addr, data, len, err)) {
+        return false;
+    }
     g_string_append(answer, " 0x");
     for (uint64_t i = 0; i < len; i++) {
         g_string_append_c(answer, digits[data[i] >> 4]);
@@ -201,8 +233,7 @@ static bool handle_write(struct qtest *q, const struct command *c G_GNUC_UNUSED,
         data[i] =
             (uint8_t)(g_ascii_xdigit_value(hex[2 * i]) << 4 | g_ascii_xdigit_value(hex[2 * i + 1]));
     }
-    memory_write(q->vm->memory, addr, data, len);
-    return true;
+    return guest_write(q, addr, data, len, err);
 }
 
 static bool handle_b64read(struct qtest *q, const struct command *c G_GNUC_UNUSED, char **words,
@@ -216,7 +247,9 @@ static bool handle_b64read(struct qtest *q, const struct command *c G_GNUC_UNUSE
         return false;
     }
     data = g_malloc0(len + 1);
-    memory_read(q->vm->memory, addr, data, len);
+    if (!guest_read(q, addr, data, len, err)) {
+        return false;
+    }
     text = g_base64_encode(data, len);
     g_string_append_printf(answer, " %s", text);
     return true;
@@ -238,8 +271,7 @@ static bool handle_b64write(struct qtest *q, const struct command *c G_GNUC_UNUS
                   "Data has %" G_GSIZE_FORMAT " bytes, the length says %" PRIu64, have, len);
         return false;
     }
-    memory_write(q->vm->memory, addr, data, len);
-    return true;
+    return guest_write(q, addr, data, len, err);
 }
 
 static bool handle_memset(struct qtest *q, const struct command *c G_GNUC_UNUSED, char **words,
@@ -254,7 +286,7 @@ static bool handle_memset(struct qtest *q, const struct command *c G_GNUC_UNUSED
     if (len) {
         data = g_malloc(len);
         memset(data, (int)(value & 0xff), len);
-        memory_write(q->vm->memory, addr, data, len);
+        return guest_write(q, addr, data, len, err);
     }
     return true;
 }

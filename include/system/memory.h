@@ -112,9 +112,18 @@ void memory_io(struct memory *mem, enum io_space space, uint64_t addr, void *dat
 /*
  * The one checked translator of guest addresses: the host address of [gpa, gpa+len) if it lies in
  * one RAM map, else NULL. With write = true the range is marked dirty, and read-only maps give
- * NULL. Any thread.
+ * NULL. Any thread; while there is a gate the machine lock is held, and may be dropped meanwhile.
  */
 void *memory_ram_ptr(struct memory *mem, uint64_t gpa, uint64_t len, bool write);
+/*
+ * Memory that is not all there (post-copy): the gate is asked before memory_ram_ptr() gives out
+ * bytes of a block, with the machine lock held, which it may drop while it waits; where it says
+ * false they cannot be had now. NULL: none. Machine lock held.
+ */
+typedef bool memory_gate(void *opaque, struct ram_block *block, uint64_t offset, uint64_t length);
+void memory_set_gate(struct memory *mem, memory_gate *gate, void *opaque);
+/* Whether no part of the range is held back by the gate; waits as that does. */
+bool memory_is_here(struct memory *mem, uint64_t gpa, uint64_t len);
 /* Copy to and from guest-physical memory, crossing maps and reaching I/O regions (machine lock).
  * False: part of it was unclaimed. */
 bool memory_read(struct memory *mem, uint64_t gpa, void *buf, uint64_t len);

@@ -20,6 +20,7 @@
 
 #include "accel/accel.h"
 #include "migration/postcopy/arrival.h"
+#include "migration/postcopy/gate.h"
 #include "migration/postcopy/listen.h"
 #include "migration/ram/load.h"
 #include "migration/return-path.h"
@@ -66,6 +67,7 @@ bool postcopy_command_advise(struct load *l, unsigned len, GError **err)
     }
     p = g_new0(struct postcopy_in, 1);
     p->l = l;
+    p->vm = l->vm;
     mutex_init(&p->say_lock);
     p->arrival = arrival_new(l->vm, l->ram, l->configuration.ignore_shared, err);
     if (!p->arrival) {
@@ -173,6 +175,7 @@ bool postcopy_command_listen(struct load *l, unsigned len, GError **err)
     }
     arrival_ask_again(p->arrival); /* nobody should have asked before there was a link */
     vm_lock(l->vm);
+    gate_open(p);
     migration_set_status(l->in->m, MIGRATION_STATUS_POSTCOPY_ACTIVE);
     vm_unlock(l->vm);
     return true;
@@ -294,6 +297,7 @@ static void complete(struct load *l)
     g_autoptr(GError) late = NULL;
 
     vm_lock(l->vm);
+    gate_close(in->postcopy);
     g_clear_pointer(&in->error, g_free);
     if (in->m->status != MIGRATION_STATUS_POSTCOPY_ACTIVE) {
         /* the last link broke after the last page */
@@ -378,6 +382,8 @@ void postcopy_in_stop(struct incoming *in)
 void postcopy_in_free(struct postcopy_in *p)
 {
     if (p) {
+        arrival_stop(p->arrival);
+        gate_free(p);
         arrival_free(p->arrival);
         mutex_clear(&p->say_lock);
         g_free(p->package);
@@ -426,6 +432,7 @@ bool postcopy_in_recover(struct incoming *in, const struct transport_address *ad
 void postcopy_in_abandon(struct incoming *in)
 {
     if (in->postcopy && in->postcopy->listening) {
+        gate_close(in->postcopy);
         /* whoever waits for memory gets zeroes, and must not go on with them */
         if (in->vm->accel->ops->kick) {
             in->vm->accel->ops->kick(in->vm);

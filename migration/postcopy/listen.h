@@ -7,8 +7,11 @@
 #include "migration/destination.h"
 #include "migration/postcopy/arrival.h"
 
+struct touch;
+
 struct postcopy_in {
-    struct load *l;
+    struct vm *vm;
+    struct load *l; /* only until postcopy_finish() is over */
     struct arrival *arrival;
     struct arrival_reader *reader; /* of the main stream */
     bool packaged;                 /* "mig/incoming": PACKAGED came */
@@ -25,6 +28,9 @@ struct postcopy_in {
     struct channel *new_ch; /* of a link that begins; owned until listen_start() */
     GError *why;            /* of the thread; after it was joined */
     bool link;              /* m; it is there */
+
+    GThread *toucher; /* main loop; see gate.c */
+    struct touch *touch;
 
     struct mutex say_lock; /* whoever writes on the return path */
     struct channel *ch;    /* say_lock; NULL: none */
