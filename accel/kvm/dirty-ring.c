@@ -9,6 +9,12 @@
  * dirtied pages while a vCPU is in the guest, so a sync makes every vCPU leave it first
  * (kvm_vcpus_flush()).
  *
+ * Linux from 6.16 on breaks KVM_RESET_DIRTY_RINGS off where the calling thread has a signal
+ * pending, as a vCPU that was just kicked has: it says how many entries it freed, but up to 64
+ * pages of those are then not armed, and what is written to them goes unnoticed. So signals are
+ * blocked meanwhile (ring_reset()). What cannot be blocked (SIGSTOP, a frozen cgroup) shows in the
+ * number; the pages that may be concerned then count as dirty at every sync (slot->unsure).
+ *
  * Three who take: sync, a vCPU whose ring is full (it cannot run before), and the reaper thread,
  * which keeps rings from filling up between syncs: it comes more often the fuller it finds them.
  * All hold dirty_lock over taking and resetting together.
@@ -25,6 +31,7 @@
 #define REAP_MIN_MS 5
 #define REAP_MAX_MS 1000
 #define RING_MIN    1024u
+#define RESET_TRIES 1000 /* without a single entry armed */
 
 static size_t ring_bytes(const struct kvm *kvm)
 {
@@ -127,7 +134,50 @@ static uint32_t ring_take(struct kvm_vcpu *v)
     if (taken) {
         memset(v->ring_recent, 0, sizeof(v->ring_recent)); /* they are armed again */
     }
+    kvm->ring_harvested += taken;
+    kvm->ring_unarmed += taken;
     return taken;
+}
+
+/* Some of the pages in bits may not have been armed. */
+static void become_unsure(struct kvm *kvm)
+{
+    for (unsigned i = 0; i < kvm->slot_count; i++) {
+        struct kvm_slot *slot = &kvm->slots[i];
+
+        if (slot->bits) {
+            if (!slot->unsure) {
+                slot->unsure = bitmap_new(slot->pages);
+            }
+            for (uint64_t w = 0; w < BITMAP_WORDS(slot->pages); w++) {
+                slot->unsure[w] |= slot->bits[w];
+            }
+        }
+    }
+}
+
+/* Arms all that was taken. False: it is not, and what is written next would be missed. */
+static bool ring_reset(struct kvm *kvm)
+{
+    sigset_t all, before;
+
+    if (!kvm->ring_unarmed) {
+        return true;
+    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (unsigned tries = 0; kvm->ring_unarmed && tries < RESET_TRIES; tries++) {
+        int rc = kvm_vm_ioctl(kvm->vm, KVM_RESET_DIRTY_RINGS, NULL);
+        uint64_t freed = MIN((uint64_t)MAX(rc, 0), kvm->ring_unarmed);
+
+        kvm->ring_unarmed -= freed;
+        if (freed && kvm->ring_unarmed) {
+            become_unsure(kvm);
+            tries = 0;
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return !kvm->ring_unarmed;
 }
 
 uint64_t kvm_ring_dirtied(struct kvm_vcpu *v)
@@ -152,26 +202,23 @@ uint64_t kvm_vcpu_dirtied(struct vcpu *vcpu)
 /* Those with at least so many entries; returns the number taken from the fullest ring. */
 static uint32_t take(struct kvm *kvm, uint32_t least)
 {
-    uint32_t most = 0, total = 0;
+    uint32_t most = 0;
 
     for (unsigned i = 0; i < kvm->vcpu_count; i++) {
         struct kvm_vcpu *v = &kvm->vcpus[i];
         uint32_t n =
             v->ring && is_dirty(entry(v, v->ring_next + MAX(least, 1u) - 1)) ? ring_take(v) : 0;
 
-        total += n;
         most = MAX(most, n);
     }
-    if (total) {
-        kvm->ring_harvested += total;
-        kvm_vm_ioctl(kvm->vm, KVM_RESET_DIRTY_RINGS, NULL);
-    }
+    ring_reset(kvm);
     return most;
 }
 
-void kvm_ring_harvest(struct kvm *kvm)
+bool kvm_ring_harvest(struct kvm *kvm)
 {
     take(kvm, 0);
+    return !kvm->ring_unarmed;
 }
 
 void kvm_ring_full(struct kvm_vcpu *v)
@@ -180,8 +227,8 @@ void kvm_ring_full(struct kvm_vcpu *v)
 
     mutex_lock(&kvm->dirty_lock);
     kvm->ring_full++;
-    kvm->ring_harvested += ring_take(v);
-    kvm_vm_ioctl(kvm->vm, KVM_RESET_DIRTY_RINGS, NULL);
+    ring_take(v);
+    ring_reset(kvm);
     mutex_unlock(&kvm->dirty_lock);
 }
 

@@ -11,9 +11,12 @@
  * collects pages, the others count them (kvm_dirty_count(), kvm_vcpu_dirtied()), which takes
  * nothing from migration.
  */
+#include <inttypes.h>
+
 #include "kvm-internal.h"
 #include "util/bitmap.h"
 #include "util/dirty-set.h"
+#include "util/error.h"
 
 /* users_lock */
 static bool begin(struct kvm *kvm, GError **err)
@@ -56,6 +59,7 @@ static void end(struct kvm *kvm)
     kvm->tracking = false;
     for (unsigned i = 0; i < kvm->slot_count; i++) {
         g_clear_pointer(&kvm->slots[i].bits, g_free);
+        g_clear_pointer(&kvm->slots[i].unsure, g_free);
     }
     g_clear_pointer(&kvm->scratch, g_free);
     mutex_unlock(&kvm->dirty_lock);
@@ -153,7 +157,7 @@ bool kvm_dirty_count(struct vm *vm, uint64_t *pages)
 
     mutex_lock(&kvm->dirty_lock);
     if (kvm->tracking && kvm->ring_entries) {
-        kvm_ring_harvest(kvm);
+        ok = kvm_ring_harvest(kvm);
     }
     *pages = kvm->fresh;
     for (unsigned i = 0; ok && !kvm->ring_entries && i < kvm->slot_count; i++) {
@@ -162,6 +166,19 @@ bool kvm_dirty_count(struct vm *vm, uint64_t *pages)
     ok = ok && kvm->tracking;
     mutex_unlock(&kvm->dirty_lock);
     return ok;
+}
+
+static bool ring_harvest(struct kvm *kvm, GError **err)
+{
+    if (!kvm_ring_harvest(kvm)) {
+        error_set(err, FERRY_ERROR_HOST,
+                  "KVM does not reset its dirty rings (%" PRIu64
+                  " entries are left), so pages written next would be missed; leave out "
+                  "dirty-ring-size",
+                  kvm->ring_unarmed);
+        return false;
+    }
+    return true;
 }
 
 bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, struct dirty_set *set, GError **err)
@@ -182,12 +199,16 @@ bool kvm_dirty_sync(struct vm *vm, struct ram_block *block, struct dirty_set *se
         mutex_lock(&kvm->dirty_lock);
         if (ok && kvm->tracking) {
             if (kvm->ring_entries) {
-                kvm_ring_harvest(kvm);
+                ok = ring_harvest(kvm, err);
             } else {
                 ok = kvm_log_sync(kvm, i, err);
             }
             if (ok) {
                 dirty_set_merge(set, slot->map->offset >> TARGET_PAGE_BITS, slot->bits,
+                                slot->pages);
+            }
+            if (ok && slot->unsure) {
+                dirty_set_merge(set, slot->map->offset >> TARGET_PAGE_BITS, slot->unsure,
                                 slot->pages);
             }
             if (kvm->ring_entries) {

@@ -30,6 +30,7 @@ struct kvm_slot {
      * pages taken out of the rings and not yet reported. While tracking is on; dirty_lock.
      */
     unsigned long *bits;
+    unsigned long *unsure; /* ring: pages that may not be armed, always dirty; NULL: none */
 };
 
 struct kvm_vcpu {
@@ -94,6 +95,7 @@ struct kvm {
     unsigned long *scratch; /* as large as the largest slot's bitmap: what is to be cleared */
     uint32_t ring_entries;  /* 0: dirty log */
     uint64_t ring_harvested, ring_full;
+    uint64_t ring_unarmed; /* entries taken whose pages KVM has not armed yet */
     GThread *reaper;
     struct cond reaper_wake; /* with dirty_lock */
     bool reaper_quit;
@@ -166,8 +168,9 @@ bool kvm_ring_map(struct kvm_vcpu *v, GError **err);
 void kvm_ring_unmap(struct kvm_vcpu *v);
 void kvm_ring_start(struct kvm *kvm);
 void kvm_ring_stop(struct kvm *kvm);
-/* Takes everything out of all rings into the slots' bits and re-arms those pages. dirty_lock. */
-void kvm_ring_harvest(struct kvm *kvm);
+/* Takes everything out of all rings into the slots' bits and re-arms those pages; false: KVM did
+ * not do so, and what is written to them next is not known. dirty_lock. */
+bool kvm_ring_harvest(struct kvm *kvm);
 /* Pages that the vCPU has dirtied since it was made, as far as its ring knows; 0 without one. No
  * dirty_lock. */
 uint64_t kvm_ring_dirtied(struct kvm_vcpu *v);

@@ -63,6 +63,7 @@ void kvm_slots_free(struct kvm *kvm)
 {
     for (unsigned i = 0; i < kvm->slot_count; i++) {
         g_free(kvm->slots[i].bits);
+        g_free(kvm->slots[i].unsure);
     }
     g_clear_pointer(&kvm->slots, g_free);
     g_clear_pointer(&kvm->scratch, g_free);
