@@ -8,6 +8,7 @@
 #include "migration/converge/apply.h"
 
 #include "migration/internal.h"
+#include "migration/postcopy/source.h"
 #include "migration/ram/save.h"
 #include "qapi/qapi-commands.h"
 #include "system/throttle.h"
@@ -45,6 +46,7 @@ static struct policy_view look(struct outgoing *out)
     struct policy_view v = { .now_ns = migration_now_ns() - out->stats.start_ns };
     struct ram_save_stats rs;
 
+    v.post_copy_possible = out->options.caps[MIGRATION_CAPABILITY_POSTCOPY_RAM];
     ram_save_get_stats(out->ram, &rs);
     v.memory_bytes = rs.total_bytes;
     v.remaining_pages = rs.remaining_pages;
@@ -86,7 +88,10 @@ static bool do_it(struct outgoing *out, const struct policy_verdict *v, GError *
     case MIGRATION_ACTION_SWITCHOVER:
         out->switch_now = true;
         break;
-    default: /* abort; post-copy is never possible */
+    case MIGRATION_ACTION_POST_COPY:
+        postcopy_want(out);
+        break;
+    default: /* abort */
         error_set(err, FERRY_ERROR_GUEST, "The migration was given up by policy '%s': %s",
                   qapi_migration_policy_name_str(out->policy.policy.name), v->reason);
         return false;
@@ -142,6 +147,7 @@ bool policy_after_round(struct outgoing *out, const struct migration_round *roun
     v.remaining_pages = round->remaining_pages;
     v.expected_downtime_us = round->expected_downtime_us;
     v.throttle = round->throttle;
+    v.bytes_per_s = round->bytes_per_s;
     return carry_out(out, policy_round(&out->policy, &v), err);
 }
 

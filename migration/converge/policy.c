@@ -11,7 +11,9 @@
 #define COMPLETION_S_PER_GIB 150
 #define PROGRESS_S           150
 #define TIMEOUT_S_MAX        (7 * 24 * 3600)
-#define DOWNTIME_MS_MAX      (2000 * 1000) /* as the parameter downtime-limit */
+/* For so many rounds in a row a slow link is no reason to act. */
+#define DIP_ROUNDS_MAX  2
+#define DOWNTIME_MS_MAX (2000 * 1000) /* as the parameter downtime-limit */
 
 #define LIMIT(stalls, ms)                                                                          \
     {                                                                                              \
@@ -74,7 +76,7 @@ static const struct {
     [MIGRATION_ACTION_DOWNTIME_LIMIT] = { true, 1, DOWNTIME_MS_MAX, false,
                                           "1 to 2000000 milliseconds" },
     [MIGRATION_ACTION_THROTTLE] = { true, 1, 99, true, "1 to 99 percent" },
-    [MIGRATION_ACTION_POST_COPY] = { true, 0, 0, false, NULL },
+    [MIGRATION_ACTION_POST_COPY] = { true, 1, TIMEOUT_S_MAX, true, "1 to 604800 seconds" },
     [MIGRATION_ACTION_SUSPEND] = { true, 1, DOWNTIME_MS_MAX, false, "1 to 2000000 milliseconds" },
     [MIGRATION_ACTION_ABORT] = { true, 0, 0, false, NULL },
 };
@@ -347,6 +349,38 @@ static void take_suspend(struct policy_run *run, const struct policy_view *v, in
         "%s: the guest is stopped for at most %" PRId64 " ms", why, ms);
 }
 
+/* Whether the guest may go before its memory; a no is a verdict that says why. */
+static bool may_post_copy(const struct policy_run *run, const struct policy_view *v,
+                          const char *why, GPtrArray **list)
+{
+    double budget_s = (double)policy_deadline_ns(&run->policy, v->memory_bytes) / 1e9;
+    double rest_s = run->usual > 0 ? (double)v->remaining_pages * 4096 / run->usual : 0;
+
+    if (!v->post_copy_possible) {
+        add(list, MIGRATION_ACTION_POST_COPY, -1, true,
+            "%s, but post-copy is not possible: capability 'postcopy-ram' is off", why);
+        return false;
+    }
+    if (budget_s > 0 && rest_s > 2 * budget_s) {
+        add(list, MIGRATION_ACTION_POST_COPY, -1, true,
+            "%s, but after a switch to post-copy the rest of the memory would take %.0f s, more "
+            "than twice the %.0f s that the policy allows",
+            why, rest_s, budget_s);
+        return false;
+    }
+    return true;
+}
+
+static void take_post_copy(struct policy_run *run, const struct policy_view *v, const char *why,
+                           GPtrArray **list)
+{
+    if (may_post_copy(run, v, why, list)) {
+        add(list, MIGRATION_ACTION_POST_COPY, -1, false, "%s: the guest moves before its memory",
+            why);
+        run->over = true;
+    }
+}
+
 /* One step of the ladder. False: it stays, it is to be looked at again after the next round. */
 static bool take_step(struct policy_run *run, const struct policy_view *v, GPtrArray **list)
 {
@@ -361,13 +395,7 @@ static bool take_step(struct policy_run *run, const struct policy_view *v, GPtrA
         add(list, MIGRATION_ACTION_THROTTLE, s->value, false, "%s: the guest is slowed down", why);
         return true;
     case MIGRATION_ACTION_POST_COPY:
-        if (!v->post_copy_possible) {
-            add(list, MIGRATION_ACTION_POST_COPY, -1, true,
-                "%s, but this version of Ferry has no post-copy: the step is passed over", why);
-            return true;
-        }
-        add(list, MIGRATION_ACTION_POST_COPY, -1, false, "%s: the guest moves before its memory",
-            why);
+        take_post_copy(run, v, why, list);
         return true;
     case MIGRATION_ACTION_SUSPEND:
         take_suspend(run, v, s->value, why, list);
@@ -417,6 +445,23 @@ GPtrArray *policy_begin(struct policy_run *run, const struct policy_view *v)
     return list;
 }
 
+/* A post-copy step whose time has come, whatever the rounds bring. */
+static void look_at_post_copy_time(struct policy_run *run, const struct policy_view *v,
+                                   GPtrArray **list)
+{
+    for (unsigned i = run->next; !run->over && i < run->policy.count; i++) {
+        struct policy_step *s = &run->policy.steps[i];
+
+        if (s->action == MIGRATION_ACTION_POST_COPY && s->value > 0 &&
+            v->now_ns >= s->value * INT64_C(1000000000)) {
+            g_autofree char *why = g_strdup_printf("%" PRId64 " s have passed", s->value);
+
+            s->value = -1; /* once */
+            take_post_copy(run, v, why, list);
+        }
+    }
+}
+
 /* Deadlines. `settle`: at the end of a round, where a guest that fits can be moved at once. */
 static void look_at_deadlines(struct policy_run *run, const struct policy_view *v, bool settle,
                               GPtrArray **list)
@@ -428,6 +473,7 @@ static void look_at_deadlines(struct policy_run *run, const struct policy_view *
         run->least_ever = v->remaining_pages;
         run->progressed_ns = v->now_ns;
     }
+    look_at_post_copy_time(run, v, list);
     if (run->over) {
         return;
     }
@@ -450,29 +496,39 @@ static void look_at_deadlines(struct policy_run *run, const struct policy_view *
         return;
     }
     if (run->policy.allow_post_copy) {
-        if (v->post_copy_possible) {
-            add(list, MIGRATION_ACTION_POST_COPY, -1, false,
-                "%s: the guest moves before its memory", why);
-            run->over = true;
+        take_post_copy(run, v, why, list);
+        if (run->over) {
             return;
         }
-        add(list, MIGRATION_ACTION_POST_COPY, -1, true,
-            "%s, but this version of Ferry has no post-copy", why);
     }
     add(list, MIGRATION_ACTION_ABORT, -1, false, "%s", why);
     run->over = true;
+}
+
+/* Notes what the link has carried. True: much less than it usually does, and not for long yet. */
+static bool is_dip(struct policy_run *run, double bytes_per_s)
+{
+    bool dip = bytes_per_s > 0 && run->usual > 0 && bytes_per_s < run->usual / 2 &&
+               run->dips < DIP_ROUNDS_MAX;
+
+    run->dips = dip ? run->dips + 1 : 0;
+    if (!dip && bytes_per_s > 0) {
+        run->usual = run->usual > 0 ? (run->usual * 2 + bytes_per_s) / 3 : bytes_per_s;
+    }
+    return dip;
 }
 
 GPtrArray *policy_round(struct policy_run *run, const struct policy_view *v)
 {
     GPtrArray *list = NULL;
     bool braked = v->throttle > run->throttle;
+    bool dip = is_dip(run, v->bytes_per_s);
 
     run->fits = v->expected_downtime_us <= (int64_t)v->downtime_limit_ms * 1000;
     run->throttle = v->throttle;
     if (run->least == UINT64_MAX || v->remaining_pages < run->least - run->least / 10) {
         run->least = v->remaining_pages;
-    } else if (!braked) {
+    } else if (!braked && !dip) {
         run->stalls++;
     }
     look_at_deadlines(run, v, true, &list);

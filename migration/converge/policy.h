@@ -6,7 +6,11 @@
  * A policy is a ladder and some bounds. The ladder is a list of steps, each taken once, when so
  * many rounds have been stalls. A round is a stall when it leaves no less than nine tenths of the
  * least that any round before left; the count only rises. A round in which the guest's throttle
- * was changed is none: it has not yet shown what it is good for.
+ * was changed is none: it has not yet shown what it is good for. Nor is one of the first two rounds
+ * in which the link carries less than half of what it did: that is a dip and not the guest.
+ *
+ * Post-copy is decided only where the rest of the memory could be sent within twice the time that
+ * the policy allows for the whole: the guest runs slowly until it is there.
  *
  * This is the engine: pure, it decides from a view of the migration and changes nothing but its own
  * state, so that tests step it under a clock of their own. apply.c asks it and does what it says.
@@ -25,7 +29,7 @@
 struct policy_step {
     unsigned stalls;
     MigrationAction action;
-    int64_t value; /* ms or percent; -1: none */
+    int64_t value; /* ms, percent or s; -1: none */
 };
 
 struct policy {
@@ -54,6 +58,7 @@ struct policy_view {
     int64_t expected_downtime_us;
     uint64_t downtime_limit_ms; /* in force */
     unsigned throttle;          /* percent, in force during the round */
+    double bytes_per_s;         /* carried in the last round; 0: not known */
     bool post_copy_possible;
 };
 
@@ -73,6 +78,8 @@ struct policy_run {
     uint64_t least;        /* pages, that any round left */
     uint64_t least_ever;   /* pages, at any moment */
     int64_t progressed_ns; /* when that last fell */
+    double usual;          /* bytes/s of the link, over some rounds */
+    unsigned dips;         /* rounds in a row far below that */
     bool fits;             /* what the last round left would keep the limit */
     bool over;             /* an abort or switchover has been decided */
 };

@@ -198,7 +198,34 @@ class Policy(MigrationCase):
         failed = self.check_given_up("post-copy", "nothing left to try")
         self.assertEqual([a for a, _ in actions(failed)],
                          ["downtime-limit"] * 3 + ["post-copy", "abort"])
-        self.assertIn("no post-copy", failed["decisions"][3]["reason"])
+        self.assertIn("'postcopy-ram' is off", failed["decisions"][3]["reason"])
+
+    def check_post_copy(self, ladder, actions_before):
+        src, dst = self.busy()
+        migrate.set_capabilities(src, dst, postcopy_ram=True)
+        src.cmd("migrate-set-policy", **ladder)
+        self.go(expect_ms=3000)
+        done = migrate.finish(src, dst)
+        self.assertEqual([a for a, _ in actions(done)], actions_before + ["post-copy"])
+        self.assertGreater(done["ram"]["postcopy-bytes"], 0)
+        dst.guest.check()
+        return done
+
+    def test_post_copy(self):
+        done = self.check_post_copy({"policy": "post-copy"}, ["downtime-limit"] * 3)
+        self.assertIn("3 rounds have brought no progress", done["decisions"][-1]["reason"])
+
+    def test_post_copy_after_a_time(self):
+        done = self.check_post_copy(
+            {"policy": "custom", "allow-post-copy": True,
+             "steps": [{"stalls": 1000, "action": "post-copy", "value": 2}]}, [])
+        self.assertIn("2 s have passed", done["decisions"][-1]["reason"])
+
+    def test_post_copy_at_the_deadline(self):
+        done = self.check_post_copy(
+            {"policy": "minimal-downtime", "allow-post-copy": True,
+             "completion-timeout-per-gib": 1}, ["downtime-limit"])
+        self.assertIn("1 s that the policy allows", done["decisions"][-1]["reason"])
 
     def test_completion_deadline(self):
         """In the middle of a round, however long that still has to go."""

@@ -226,10 +226,71 @@ static void test_post_copy(void)
         limit(&s, 200);
         stall(&s);
         expect(&s, MIGRATION_ACTION_POST_COPY, -1, !possible);
+        if (possible) {
+            quiet(&s); /* the guest has left: nothing is decided any more */
+            stall(&s);
+            quiet(&s);
+            continue;
+        }
         stall(&s);
         expect(&s, MIGRATION_ACTION_ABORT, -1, false);
         quiet(&s);
     }
+}
+
+/* The rest must be worth it: at most twice the 150 s that a GiB may take. */
+static void test_post_copy_within_budget(void)
+{
+    for (int slow = 0; slow < 2; slow++) {
+        SIM(s);
+
+        begin(&s, MIGRATION_POLICY_NAME_POST_COPY);
+        s.v.post_copy_possible = true;
+        s.v.bytes_per_s = 100000.0 * 4096 / (slow ? 301 : 299); /* what a stall leaves */
+        limit(&s, 100);
+        stall(&s);
+        stall(&s);
+        limit(&s, 150);
+        stall(&s);
+        limit(&s, 200);
+        stall(&s);
+        const struct policy_verdict *v = expect(&s, MIGRATION_ACTION_POST_COPY, -1, slow);
+
+        if (slow) {
+            g_assert_nonnull(strstr(v->reason, "301 s, more than twice the 150 s"));
+        }
+        quiet(&s);
+    }
+}
+
+/* One or two rounds on a link that has slowed down say nothing of the guest; a third one does. */
+static void test_dip(void)
+{
+    SIM(s);
+
+    begin(&s, MIGRATION_POLICY_NAME_POST_COPY);
+    s.v.post_copy_possible = true;
+    s.v.bytes_per_s = 1e9;
+    limit(&s, 100);
+    stall(&s);
+    stall(&s);
+    limit(&s, 150);
+    stall(&s);
+    limit(&s, 200);
+    s.v.bytes_per_s = 4e8;
+    stall(&s);
+    stall(&s);
+    quiet(&s);
+    s.v.bytes_per_s = 1e9;
+    round_with(&s, 40000); /* it was a dip */
+    quiet(&s);
+    s.v.bytes_per_s = 4e8;
+    stall(&s);
+    stall(&s);
+    quiet(&s);
+    stall(&s); /* it stays so */
+    expect(&s, MIGRATION_ACTION_POST_COPY, -1, false);
+    quiet(&s);
 }
 
 static void test_suspend(void)
@@ -422,6 +483,28 @@ static MigrationPolicy custom(const struct row *rows, unsigned n)
     return arg;
 }
 
+/* A step with a time does not wait for stalls. */
+static void test_post_copy_time(void)
+{
+    static const struct row rows[] = { { 5, MIGRATION_ACTION_POST_COPY, 20 } };
+    MigrationPolicy arg = custom(rows, G_N_ELEMENTS(rows));
+
+    for (int possible = 0; possible < 2; possible++) {
+        SIM(s);
+
+        arg.has_allow_post_copy = arg.allow_post_copy = true;
+        begin_with(&s, &arg);
+        s.v.post_copy_possible = possible;
+        tick_at(&s, 19 * S);
+        quiet(&s);
+        tick_at(&s, 20 * S);
+        expect(&s, MIGRATION_ACTION_POST_COPY, -1, !possible);
+        tick_at(&s, 21 * S);
+        quiet(&s); /* said once */
+    }
+    g_ptr_array_unref(arg.steps);
+}
+
 static void test_custom(void)
 {
     static const struct row rows[] = {
@@ -564,6 +647,9 @@ int main(int argc, char **argv)
     g_test_add_func("/policy/brake-is-no-stall", test_brake_is_no_stall);
     g_test_add_func("/policy/abort-waits-for-what-fits", test_abort_waits_for_what_fits);
     g_test_add_func("/policy/post-copy", test_post_copy);
+    g_test_add_func("/policy/post-copy-within-budget", test_post_copy_within_budget);
+    g_test_add_func("/policy/post-copy-after-a-time", test_post_copy_time);
+    g_test_add_func("/policy/dip-of-the-link", test_dip);
     g_test_add_func("/policy/suspend", test_suspend);
     g_test_add_func("/policy/very-large", test_very_large);
     g_test_add_func("/policy/max-downtime", test_cap);
