@@ -95,7 +95,10 @@ static void wait_free(gpointer opaque)
     g_free(w);
 }
 
-/* A vCPU that a signal took out of its wait, and that now waits for something else. */
+/*
+ * A vCPU that now waits for something else: it was let go, and who placed the page has not got to
+ * saying so, or a signal took it out of its wait.
+ */
 static void leave(struct faults *f, unsigned vcpu, int64_t now)
 {
     struct waiter **at = &f->on[vcpu]->waiters;
@@ -105,6 +108,9 @@ static void leave(struct faults *f, unsigned vcpu, int64_t now)
     }
     struct waiter *waiter = *at;
 
+    if (!atomic_bit_test(f->on[vcpu]->ab->missing, f->on[vcpu]->page)) {
+        blocktime_answered(f->bt, now - waiter->since);
+    }
     *at = waiter->next;
     g_free(waiter);
     f->on[vcpu] = NULL;
