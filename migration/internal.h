@@ -186,6 +186,8 @@ struct postcopy_out {
     struct departure_stream urgent; /* urgent_lock */
     uint64_t bytes_before;          /* sent when the guest left; thread only */
     uint64_t bytes;                 /* m; sent since */
+    uint32_t release_ping;          /* thread only, see release_sent(); 0: none is under way */
+    uint64_t release_at;            /* bytes sent when it left */
     uint64_t events;                /* m; rises with all that comes on the return path */
     bool left;                      /* m; the guest is on the other side */
     bool ran;                       /* machine; the destination has said that it runs the guest */

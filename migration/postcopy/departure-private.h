@@ -28,6 +28,7 @@ struct departure_block {
     /* with release_ram, where only we map the block: sent, and not known to have arrived; given
      * back */
     unsigned long *sent, *released;
+    unsigned long *marked; /* of sent: before departure_mark() */
 
     bool heard;            /* its bitmap came since the last resume */
     uint64_t unbelievable; /* pages that it claims to have and that were never sent */

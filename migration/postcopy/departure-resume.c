@@ -109,7 +109,8 @@ bool departure_received(struct departure *d, const char *idstr, const uint8_t *b
     if (b->sent) {
         /* what it has needs no other confirmation; what it lacks was never sent */
         for (uint64_t w = 0; w < BITMAP_WORDS(b->pages); w++) {
-            b->sent[w] &= ~missing[w];
+            b->sent[w] = (b->sent[w] | b->marked[w]) & ~missing[w];
+            b->marked[w] = 0;
         }
     }
     mutex_unlock(&d->lock);
@@ -151,6 +152,20 @@ void departure_resume(struct departure *d)
     ram_save_set_remaining(d->rs, left);
 }
 
+void departure_mark(struct departure *d)
+{
+    mutex_lock(&d->lock);
+    for (unsigned i = 0; i < d->count; i++) {
+        struct departure_block *b = &d->blocks[i];
+
+        for (uint64_t w = 0; b->sent && w < BITMAP_WORDS(b->pages); w++) {
+            b->marked[w] |= b->sent[w];
+            b->sent[w] = 0;
+        }
+    }
+    mutex_unlock(&d->lock);
+}
+
 void departure_release(struct departure *d)
 {
     for (unsigned i = 0; i < d->count; i++) {
@@ -163,9 +178,9 @@ void departure_release(struct departure *d)
 
         mutex_lock(&d->lock);
         for (uint64_t w = 0; w < BITMAP_WORDS(b->pages); w++) {
-            done[w] = b->sent[w];
+            done[w] = b->marked[w];
             b->released[w] |= done[w];
-            b->sent[w] = 0;
+            b->marked[w] = 0;
         }
         mutex_unlock(&d->lock);
         uint64_t to;

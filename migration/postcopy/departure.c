@@ -57,6 +57,7 @@ struct departure *departure_new(struct ram_save *rs, bool release_ram)
         if (release_ram && !sb->block->shared) {
             b->sent = bitmap_new(sb->pages);
             b->released = bitmap_new(sb->pages);
+            b->marked = bitmap_new(sb->pages);
         }
         d->order_blocks[d->count++] = (struct order_block){ .owed = b->owed, .unit = b->unit };
     }
@@ -75,6 +76,7 @@ void departure_free(struct departure *d)
         g_free(d->blocks[i].untouched);
         g_free(d->blocks[i].sent);
         g_free(d->blocks[i].released);
+        g_free(d->blocks[i].marked);
     }
     g_free(d->queue);
     g_free(d->order_blocks);
@@ -275,13 +277,13 @@ static void end(struct departure_stream *s)
 }
 
 /* Lock held. */
-static void account(struct departure *d, const struct piece *pieces, unsigned n,
-                    const struct tally *t)
+static void account(struct departure *d, const struct departure_stream *s,
+                    const struct piece *pieces, unsigned n, const struct tally *t)
 {
     for (unsigned i = 0; i < n; i++) {
         struct departure_block *b = &d->blocks[pieces[i].block];
 
-        if (b->sent) {
+        if (b->sent && !s->bare) { /* nobody confirms what a connection of its own carries */
             bitmap_set_range(b->sent, pieces[i].first, pieces[i].count);
         }
     }
@@ -315,7 +317,7 @@ bool departure_send_requested(struct departure *d, struct departure_stream *s)
     send(d, s, &p, &t);
     end(s);
     mutex_lock(&d->lock);
-    account(d, &p, 1, &t);
+    account(d, s, &p, 1, &t);
     mutex_unlock(&d->lock);
     ram_save_account(d->rs, t.normal, t.zero, 0);
     return true;
@@ -361,7 +363,7 @@ bool departure_send_background(struct departure *d, struct departure_stream *s, 
             send(d, s, &pieces[i], &t);
         }
         mutex_lock(&d->lock);
-        account(d, pieces, n, &t);
+        account(d, s, pieces, n, &t);
         mutex_unlock(&d->lock);
         all.normal += t.normal;
         all.zero += t.zero;

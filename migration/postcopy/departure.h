@@ -72,8 +72,9 @@ const char *departure_block_name(const struct departure *d, unsigned index);
 /* Forgets requests (they are sent again) and begins anew with what is missing there. */
 void departure_resume(struct departure *d);
 
-/* With release_ram: all that was sent so far is known to have arrived, and no thread sends. Gives
+/* With release_ram: what the main stream has carried up to the mark is known to have arrived. Gives
  * it back to the host where only we map it. The guest can then not run here any more. */
+void departure_mark(struct departure *d);
 void departure_release(struct departure *d);
 
 struct departure_stats {

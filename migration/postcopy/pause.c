@@ -253,6 +253,7 @@ static bool take_up(struct outgoing *out, GError **err)
         return false;
     }
     out->postcopy.stream = (struct departure_stream){ .o = out->o };
+    out->postcopy.release_ping = 0;
     postcopy_serve(out);
     if (!exchange_bitmaps(out, err) || !say_resume(out, err) || !say_go_again(out, err)) {
         return false;

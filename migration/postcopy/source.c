@@ -48,7 +48,9 @@
 #define DISCARD_AGAIN_PAGES 512u
 #define DISCARD_ROUNDS      3u
 /* While nothing may be sent (max-postcopy-bandwidth) the destination hears from us. */
-#define KEEPALIVE_US 5000000
+#define KEEPALIVE_US 1000000
+/* release-ram: after so many bytes the destination is asked whether they have come. */
+#define RELEASE_BYTES (UINT64_C(64) << 20)
 
 void postcopy_advise(struct outgoing *out)
 {
@@ -280,6 +282,29 @@ static bool keep_limit(struct outgoing *out, uint64_t bytes, int64_t begun_us, G
     }
 }
 
+/* Capability release-ram: a PING now and then, whose answer says that what went before it is there.
+ */
+static void release_sent(struct outgoing *out)
+{
+    struct postcopy_out *p = &out->postcopy;
+
+    if (!out->options.caps[MIGRATION_CAPABILITY_RELEASE_RAM]) {
+        return;
+    }
+    if (p->release_ping && return_path_answered(out->rp, p->release_ping)) {
+        departure_release(p->departure);
+        p->release_ping = 0;
+    }
+    if (!p->release_ping && out->o->bytes - p->release_at >= RELEASE_BYTES) {
+        p->release_at = out->o->bytes;
+        departure_mark(p->departure);
+        p->release_ping = STREAM_PING_ROUND + ++out->drains;
+        if (!outgoing_ping(out, p->release_ping)) {
+            p->release_ping = 0; /* the mark stays, and the next one adds to it */
+        }
+    }
+}
+
 /* All memory that is left, and the confirmation that it has come. */
 static bool send_rest(struct outgoing *out, GError **err)
 {
@@ -304,6 +329,7 @@ static bool send_rest(struct outgoing *out, GError **err)
         }
         count(out);
         postcopy_note_run(out);
+        release_sent(out);
         if (now.max_postcopy_bandwidth && !keep_limit(out, out->o->bytes - before, begun, err)) {
             return false;
         }
