@@ -323,7 +323,7 @@ enum greeting load_greet(struct load *l, GError **err)
     uint8_t unused;
 
     migration_hold(l->in->m, MIGRATION_HOLD_POINT_INCOMING_SETUP, &l->cancelled);
-    while (!channel_wait_readable(l->ch, GREETING_POLL_MS)) {
+    while (!channel_wait_readable(l->ch, GREETING_POLL_MS) && !atomic_load(&l->cancelled)) {
         if (atomic_load(&l->in->taken)) {
             return GREETING_SILENT;
         }

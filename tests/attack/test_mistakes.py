@@ -79,7 +79,7 @@ LABELS = (
     ("command 0", "MIG_CMD 0x0 unknown"),
     ("command 0xffff", "MIG_CMD 0xffff unknown"),
     ("PING: length 0xffff", "with 65535 bytes instead of 4"),
-    ("package of 4 GiB", "does not offer"),
+    ("package of 4 GiB", "in the wrong place"),
     ("unknown record type", "Unknown savevm section type 85"),
     ("block list empty", "no memory 'ram0'"),
     ("block left out", "no memory 'ram0'"),

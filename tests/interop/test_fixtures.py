@@ -22,7 +22,7 @@ from streamfixtures import streamdecode  # noqa: E402
 OPTIONS = {"pit": "i8254", "pic": "i8259", "rtc": "mc146818rtc", "isa-serial": "serial",
            "acpi": "acpi-ged"}
 UNKNOWN_DEVICE = "Unknown savevm section or instance '(slirp|block|0000:00:00.0/gpex_root)' 0"
-POSTCOPY = "Command 0x3 of post-copy or COLO, which this destination does not offer"
+POSTCOPY = "The source may switch to post-copy, which is not enabled here|Post-copy of dirty bitmaps"
 MISSING = "ends before all of the memory has come: [0-9]+ pages of 'microvm.ram' are missing"
 # Fixtures that a Ferry does not take, and its reason. What is not here is taken.
 REFUSED = (

@@ -27,20 +27,23 @@ class Options(TestCase):
         self.assertEqual(self.capabilities(self.vm()), {
             "xbzrle": False, "events": False, "return-path": False, "pause-before-switchover": False,
             "late-block-activate": False, "x-ignore-shared": False, "auto-converge": False,
-            "dirty-limit": False, "validate-uuid": False})
+            "dirty-limit": False, "validate-uuid": False, "postcopy-ram": False,
+            "postcopy-preempt": False, "postcopy-blocktime": False, "release-ram": False})
 
     def test_capabilities_set(self):
         vm = self.vm()
         for name in self.capabilities(vm):
             if name == "dirty-limit":
                 continue  # not here, and not with auto-converge
+            if name == "postcopy-ram":
+                migrate.set_capabilities(vm, x_ignore_shared=False)
             with self.subTest(capability=name):
                 before = self.capabilities(vm)
                 migrate.set_capabilities(vm, **{name: True})
                 self.assertEqual(self.capabilities(vm), {**before, name: True})
         migrate.set_capabilities(vm, events=False, validate_uuid=False)
         self.assertEqual([n for n, on in self.capabilities(vm).items() if not on],
-                         ["events", "dirty-limit", "validate-uuid"])
+                         ["events", "x-ignore-shared", "dirty-limit", "validate-uuid"])
 
     def test_capabilities_refused(self):
         vm = self.vm()
@@ -49,11 +52,21 @@ class Options(TestCase):
                        f"Parameter 'capability' does not accept value '{name}'",
                        capabilities=[{"capability": name, "state": True}])
         # what QEMU has and Ferry lacks is refused in the same words
-        for name in ("postcopy-ram", "multifd", "rdma-pin-all", "background-snapshot"):
+        for name in ("multifd", "rdma-pin-all", "background-snapshot"):
             self.fails(vm, "migrate-set-capabilities",
                        f"Parameter 'capability' does not accept value '{name}'",
                        capabilities=[{"capability": name, "state": True}])
         self.fails(vm, "migrate-set-capabilities", "Parameter 'capabilities' is missing")
+
+    def test_postcopy_refused(self):
+        vm = self.vm()
+        for message, on in (("Postcopy preempt requires postcopy-ram", ["postcopy-preempt"]),
+                            ("Postcopy is not compatible with ignore-shared",
+                             ["postcopy-ram", "x-ignore-shared"])):
+            before = self.capabilities(vm)
+            self.fails(vm, "migrate-set-capabilities", message,
+                       capabilities=[{"capability": name, "state": True} for name in on])
+            self.assertEqual(self.capabilities(vm), before)
 
     def test_dirty_limit_refused(self):
         vm = self.vm()
@@ -89,7 +102,8 @@ class Options(TestCase):
             "x-vcpu-dirty-limit-period": 1000, "vcpu-dirty-limit": 1, "connect-timeout": 30000,
             "greeting-timeout": 20000, "link-timeout": 30000, "pre-switchover-timeout": 0,
             "ready-timeout": 30000, "confirm-timeout": 30000, "begin-timeout": 60000,
-            "stream-timeout": 120000, "go-timeout": 60000})
+            "stream-timeout": 120000, "go-timeout": 60000, "reconnect-addresses": [],
+            "reconnect-interval": 20, "reconnect-timeout": 0})
 
     def test_parameters_set(self):
         vm = self.vm()
@@ -102,11 +116,28 @@ class Options(TestCase):
                             ("max-cpu-throttle", 99), ("cpu-throttle-initial", 99),
                             ("cpu-throttle-increment", 1), ("cpu-throttle-increment", 99),
                             ("cpu-throttle-tailslow", True), ("x-vcpu-dirty-limit-period", 1),
+                            ("reconnect-listen", "tcp:127.0.0.1:1"), ("reconnect-interval", 60000),
+                            ("reconnect-addresses", ["unix:/a", "tcp:[::1]:1"]),
+                            ("reconnect-addresses", []), ("reconnect-timeout", 86400000),
                             ("vcpu-dirty-limit", 100)):
             with self.subTest(parameter=name, value=value):
                 before = self.parameters(vm)
                 migrate.set_parameters(vm, **{name: value})
                 self.assertEqual(self.parameters(vm), {**before, name: value})
+
+    def test_reconnect(self):
+        vm = self.vm()
+        migrate.set_parameters(vm, reconnect_listen="unix:/a")
+        migrate.set_parameters(vm, reconnect_listen="")
+        self.assertNotIn("reconnect-listen", self.parameters(vm))
+        for uri, message in (("nope:x", "expects a valid migration protocol"),
+                             ("exec:cat", "Parameter '%s' expects tcp: or unix: addresses, not "
+                                          "'exec:cat'"), ("fd:a", "not 'fd:a'")):
+            for name, value in (("reconnect-listen", uri), ("reconnect-addresses", ["unix:/a", uri])):
+                with self.assertRaises(QmpError) as refused:
+                    migrate.set_parameters(vm, **{name: value})
+                self.assertIn(message.replace("%s", name), str(refused.exception))
+        self.assertEqual(self.parameters(vm)["reconnect-addresses"], [])
 
     def test_bandwidth_beyond_an_integer(self):
         """As QEMU: -1 is 2^64-1."""
