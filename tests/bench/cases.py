@@ -28,6 +28,11 @@ class Case:
     anonymous: bool = False  # plain memory that nobody has touched, and no workload in it
     cross: bool = False  # also between Ferry and QEMU
     quick: bool = False  # part of --quick
+    postcopy: bool = False  # postcopy.py measures it; both QEMUs beside Ferry
+    preempt: bool = True
+    early: bool = False  # to the switch at the begin of the first round, not of the second
+    kind: str = "private"  # of memory, see postcopy.py
+    floor_faults: int = 0
 
     def quickly(self):
         """The same on a small guest."""
@@ -35,11 +40,17 @@ class Case:
                        guest=self.guest.replace("mem=64M", "mem=16M"))
 
     def describe(self):
+        if self.postcopy:
+            return (f"{self.title}; {self.memory} MiB of {self.kind} memory, {self.transport}, "
+                    f"postcopy-preempt {'on' if self.preempt else 'off'}, max-postcopy-bandwidth 0")
         limit = "no bandwidth limit" if self.bandwidth == UNLIMITED else (
             f"at most {self.bandwidth // MIB} MiB/s")
         return (f"{self.title}; {self.memory} MiB, {self.transport}, "
                 f"return-path {'on' if self.return_path else 'off'}, {limit}")
 
+
+# Writes somewhere in 512 MiB, and times each first touch; nothing else reads its pages.
+POSTCOPY_GUEST = "mem=512M rate=50000 pattern=random data=random precheck=0 vrate=0 stall=20000"
 
 CASES = [
     Case("idle-unix", "random data, idle guest", cross=True, quick=True),
@@ -82,4 +93,13 @@ CASES = [
          "rounds at 6 MiB/s for six seconds, then the end",
          guest="mem=48M rate=max data=sparse precheck=0 vrate=1000", memory=128,
          bandwidth=192 * MIB, xbzrle=64, hold=(6 * MIB, 6.0)),
+    Case("postcopy", "50,000 pages of 512 MiB written a second; a first round at 128 MiB/s, then "
+         "post-copy", guest=POSTCOPY_GUEST, memory=576, bandwidth=128 * MIB, downtime_ms=1,
+         postcopy=True, floor_faults=2000),
+    Case("postcopy-stall", "post-copy from the begin, as many pages of 512 MiB written as can be",
+         guest=POSTCOPY_GUEST.replace("50000", "max"), memory=576, downtime_ms=1, postcopy=True,
+         early=True, floor_faults=2000),
+    Case("postcopy-stall-2m", "the same of 1 GiB with pages of 2 MiB",
+         guest=POSTCOPY_GUEST.replace("50000", "max").replace("512M", "1G"), memory=1152, downtime_ms=1, postcopy=True,
+         early=True, kind="huge", floor_faults=200),
 ]

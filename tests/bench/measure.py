@@ -94,17 +94,19 @@ class Memory:
         self.dst = os.path.join(folder, "destination.ram")
 
     def prepare(self, case):
-        if case.anonymous:
+        if case.anonymous or case.postcopy and case.kind != "shared":
             return
         for path in (self.src, self.dst):
-            if case.sparse or not os.path.exists(path) or os.path.getsize(path) != case.memory * MIB:
+            new = case.sparse or case.postcopy and path == self.dst
+            if new or not os.path.exists(path) or os.path.getsize(path) != case.memory * MIB:
                 with open(path, "wb") as f:
                     f.truncate(case.memory * MIB)
         if not case.sparse:
             # the guest writes its own data into the source's; zeroes into the destination's
             if os.stat(self.src).st_blocks * 512 < case.memory * MIB:
                 self._fill(self.src, case.memory)
-            self._fill(self.dst, case.memory)
+            if not case.postcopy:
+                self._fill(self.dst, case.memory)
 
     @staticmethod
     def _fill(path, mebibytes):

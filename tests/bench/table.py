@@ -6,6 +6,7 @@ import statistics
 # key, heading, digits after the point
 COLUMNS = [
     ("whole_ms", "whole ms", 0),
+    ("post_ms", "post ms", 0),
     ("pause_ms", "pause ms", 2),
     ("seen_ms", "seen ms", 2),
     ("predicted", "predicted", 2),
@@ -22,15 +23,22 @@ COLUMNS = [
     ("changed_ns", "ns/page", 0),
     ("asked_p99_ms", "p99 ms", 2),
     ("asked_max_ms", "max ms", 2),
+    ("first_work", "1st s", 0),
+    ("faults", "faults", 0),
+    ("stall_p50_us", "p50 us", 0),
+    ("stall_p99_us", "p99 us", 0),
+    ("back_ms", "back ms", 1),
 ]
-RATIOS = ("whole_ms", "pause_ms", "seen_ms", "cpu_ms", "work", "worst", "changed_ns")
+RATIOS = ("whole_ms", "post_ms", "pause_ms", "seen_ms", "cpu_ms", "work", "worst", "changed_ns", "first_work",
+          "stall_p50_us", "stall_p99_us")
 NAME = 18
 WIDTH = 10
 
 
 def median(samples):
     """Of each figure, over the runs."""
-    return {key: statistics.median(s[key] for s in samples) for key in samples[0]} if samples else {}
+    keys = samples[0] if samples else {}
+    return {key: statistics.median(s[key] for s in samples if key in s) for key in keys}
 
 
 def spread(samples, key):
@@ -46,7 +54,8 @@ def ratios(rows):
     """Of one case: name -> figure -> ours/theirs."""
     found = {}
     ferry = rows.get("ferry->ferry", {}).get("median")
-    for name, other in (("Ferry/QEMU", "qemu->qemu"), ("Ferry/floor", "floor")):
+    for name, other in (("Ferry/QEMU", "qemu->qemu"), ("Ferry/QEMU 10", "qemu10->qemu10"),
+                        ("Ferry/floor", "floor")):
         theirs = rows.get(other, {}).get("median")
         if ferry and theirs:
             found[name] = ratio(ferry, theirs)
@@ -62,28 +71,31 @@ def line(name, cells):
     return f"  {name:<{NAME}}" + "".join(f"{cell:>{WIDTH}}" for cell in cells)
 
 
-def row(name, figures):
+def row(name, figures, columns):
     cells = []
-    for key, _, digits in COLUMNS:
+    for key, _, digits in columns:
         cells.append(f"{figures[key]:.{digits}f}" if key in figures else "")
     return line(name, cells)
 
 
 def print_case(case, rows):
     print(f"\n{case.name}: {case.describe()}")
-    print(line("", [heading for _, heading, _ in COLUMNS]))
+    columns = [c for c in COLUMNS if any(c[0] in (r["median"] or {}) for r in rows.values())]
+    print(line("", [heading for _, heading, _ in columns]))
     for name, result in rows.items():
         if result["median"]:
-            print(row(name, result["median"]))
+            print(row(name, result["median"], columns))
         if result["error"]:
             print(f"  {name:<{NAME}}FAILED: {result['error']}")
     for name, values in ratios(rows).items():
-        print(line(name, [f"{times(values[key])} x" if key in values else "" for key, _, _ in COLUMNS]))
-    spreads = [f"{name} {low:.0f}-{high:.0f}" for name, result in rows.items() if result["samples"]
-               for low, high in [spread(result["samples"], "whole_ms")]]
+        print(line(name, [f"{times(values[key])} x" if key in values else "" for key, _, _ in columns]))
+    key = "post_ms" if case.postcopy else "whole_ms"
+    spreads = [f"{name} {low:.0f}-{high:.0f}" for name, result in rows.items()
+               if result["samples"] and key in result["samples"][0]
+               for low, high in [spread(result["samples"], key)]]
     others = [s["others"] for result in rows.values() for s in result["samples"] if "others" in s]
     if spreads:
-        print(f"  whole ms, least-most: {', '.join(spreads)}")
+        print(f"  {key.replace('_', ' ')}, least-most: {', '.join(spreads)}")
     if others:
         print(f"  CPU taken by other processes meanwhile: {statistics.median(others):.0%} "
               f"(most: {max(others):.0%})")
@@ -92,9 +104,11 @@ def print_case(case, rows):
 # ---- docs/performance.md ----
 
 # of these, what a case has
-DOC_COLUMNS = ("whole_ms", "pause_ms", "seen_ms", "predicted", "cpu_ms", "cpu_source_ms", "cpu_destination_ms", "sent_mib",
-               "used_mib", "asked_p99_ms", "asked_max_ms", "work", "worst")
+DOC_COLUMNS = ("whole_ms", "post_ms", "pause_ms", "seen_ms", "predicted", "cpu_ms", "cpu_source_ms", "cpu_destination_ms", "sent_mib",
+               "used_mib", "asked_p99_ms", "asked_max_ms", "work", "worst",
+               "first_work", "faults", "stall_p50_us", "stall_p99_us", "back_ms")
 DOC_BEGIN = "<!-- figures: written by tests/bench/run --doc -->\n"
+DOC_POSTCOPY = "<!-- post-copy figures: written by tests/bench/run --doc -->\n"
 DOC_END = "<!-- end of figures -->\n"
 
 
@@ -123,14 +137,19 @@ def _doc_case(case):
 
 
 def write_doc(path, head, runs, cases, others=()):
-    """Puts the figures between their marks in a Markdown file."""
-    with open(path, encoding="utf-8") as f:
-        text = f.read()
-    begin, end = text.index(DOC_BEGIN) + len(DOC_BEGIN), text.index(DOC_END)
+    """Puts the figures between their marks in a Markdown file; those of post-copy have marks of their
+    own, and what was not measured stays."""
     programs = "; ".join(head["programs"].values())
     intro = (f"{head['date']}, medians of {runs} runs. {head['cpus']} CPUs ({head['cpu']}"
              f"{', itself a virtual machine' if head['virtual'] else ''}), {head['memory_mib'] / 1024:.0f} GiB, "
              f"Linux {head['kernel']}, KVM: {head['kvm']}. {programs}.\n\n")
+    groups = [(DOC_BEGIN, [_doc_case(c) for c in cases if not c["postcopy"]] + list(others)),
+              (DOC_POSTCOPY, [_doc_case(c) for c in cases if c["postcopy"]])]
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    for mark, parts in groups:
+        if parts:
+            begin = text.index(mark) + len(mark)
+            text = text[:begin] + intro + "\n".join(parts) + text[text.index(DOC_END, begin):]
     with open(path, "w", encoding="utf-8") as f:
-        f.write(text[:begin] + intro + "\n".join([_doc_case(c) for c in cases] + list(others))
-                + text[end:])
+        f.write(text)

@@ -112,6 +112,42 @@ class Work(Worker):
         pipe.send((average, average if worst is None else worst))
 
 
+class Switch(Worker):
+    """
+    (milliseconds from the last sign of life at the source to the first at the destination, pages
+    written in the second after that), or None. `source` and `destination` are ferrytest.peek's.
+    """
+
+    @staticmethod
+    def work(pipe, source, destination):
+        def look(memory):
+            """(loops, writes)"""
+            data = memory[LOOPS:WRITES + 8]
+            return struct.unpack_from("<Q", data)[0], struct.unpack_from("<Q", data, len(data) - 8)[0]
+
+        seen = look(source)
+        last = time.monotonic()
+        first = None
+        give_up = None
+        while first is None and (give_up is None or time.monotonic() < give_up):
+            now = time.monotonic()
+            value = look(source)
+            if value[0] != seen[0]:
+                seen, last = value, now
+            # the page comes with what the source has written; beyond that counts only the guest
+            if look(destination)[0] > seen[0] and look(source)[0] == seen[0]:
+                first = now
+            elif give_up is None and pipe.poll():
+                give_up = now + TRAIL_S
+            time.sleep(LOOK_S)
+        if first is None:
+            pipe.send(None)
+            return
+        begun = look(destination)[1]
+        time.sleep(max(0, first + 1.0 - time.monotonic()))
+        pipe.send(((first - last) * 1e3, look(destination)[1] - begun))
+
+
 class Asker(Worker):
     """(median, 99th percentile, largest) in milliseconds."""
 

@@ -90,7 +90,8 @@ struct config {
     u64 run_ns;    /* stop after so long, 0 for never */
     u64 dev_ns;    /* between device state checks */
     u64 seed;
-    u64 cpus; /* 0: ask fw_cfg */
+    u64 cpus;     /* 0: ask fw_cfg */
+    u64 stall_ns; /* first touches of pages that take so long are noted, 0 for none */
     u32 hz;
     u8 pick;     /* enum pick_kind */
     u8 data;     /* enum pattern_kind */
@@ -161,6 +162,7 @@ struct cpu {
     u64 pass_seen; /* full verification this vCPU is in or has done */
     u64 pass_next, pass_bad;
     u64 next_dev;
+    struct mailbox_stalls *stalls; /* 0: none are noted */
     u32 dev_item;
     u8 halted;
 } __attribute__((aligned(1024)));

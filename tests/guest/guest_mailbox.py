@@ -90,6 +90,24 @@ class Mailbox:
                 out.append(rec)
         return sorted(out, key=lambda r: r["number"])
 
+    def stall_totals(self, cpu):
+        """Of stall=: touches, stalls, and how long these were."""
+        return self._read(self._stalls_at(cpu), "mailbox_stalls")
+
+    def stalls(self, cpu, since=0):
+        """Stalls of a vCPU from number `since` on, as far as the ring still has them."""
+        at = self._stalls_at(cpu)
+        count = self._read(at, "mailbox_stalls")["count"]
+        slots = DEFINES["MAILBOX_STALL_MAX"]
+        return [self._read(at + DEFINES["MAILBOX_STALL_OFF"] + n % slots * DEFINES["MAILBOX_STALL_SIZE"],
+                           "mailbox_stall") for n in range(max(since, count - slots), count)]
+
+    def _stalls_at(self, cpu):
+        addr = self.header["stall_addr"]
+        if not addr:
+            raise ValueError("The guest notes no stalls: it was started without stall=")
+        return addr - ADDR + cpu * DEFINES["MAILBOX_STALL_AREA"]
+
     def put(self, field, value):
         offset = ADDR + 8 * STRUCTS["mailbox_header"].index(field)
         self.memory[offset : offset + 8] = struct.pack("<Q", value)

@@ -27,6 +27,12 @@
 #define MAILBOX_BAD_SIZE 0x40u
 #define MAILBOX_BAD_MAX  64u /* a ring: record n is in slot n % 64 */
 #define MAILBOX_REGIONS  6u
+/* With stall=: an area for each vCPU at stall_addr, mailbox_stalls and then a ring of
+ * mailbox_stall: record n is in slot n % MAILBOX_STALL_MAX. */
+#define MAILBOX_STALL_AREA 0x10000u
+#define MAILBOX_STALL_OFF  0x20u
+#define MAILBOX_STALL_SIZE 0x10u
+#define MAILBOX_STALL_MAX  4094u
 
 /* header.state */
 #define MAILBOX_STATE_BOOT  0u
@@ -91,6 +97,7 @@ struct mailbox_header {
     uint64_t text_sum;       /* checksum of the guest's code and constants */
     uint64_t boot_clock_ns;  /* clock when the guest came up */
     uint64_t ready_clock_ns; /* clock when all pages were initialised */
+    uint64_t stall_addr;     /* physical address of vCPU 0's area of stalls, 0 for none */
 };
 
 struct mailbox_cpu {
@@ -137,6 +144,19 @@ struct mailbox_bad {
     uint64_t expected; /* that word */
     uint64_t got;      /* what was there */
     uint64_t count;    /* bad words in this page */
+};
+
+/* First touches of pages about to be written: how long they took by the TSC. */
+struct mailbox_stalls {
+    uint64_t touches;  /* all of them */
+    uint64_t count;    /* of these: stalls, which are those of stall= nanoseconds and more */
+    uint64_t total_ns; /* of the stalls */
+    uint64_t max_ns;
+};
+
+struct mailbox_stall {
+    uint64_t at_ns; /* TSC at its end, as nanoseconds */
+    uint64_t took_ns;
 };
 
 #endif

@@ -93,6 +93,7 @@ static const struct arg {
     { "run", &cfg.run_ns, 8, 1000000, 0 },
     { "devms", &cfg.dev_ns, 8, 1000000, 0 },
     { "seed", &cfg.seed, 8, 1, 0 },
+    { "stall", &cfg.stall_ns, 8, 1, 0 },
     { "cpus", &cfg.cpus, 8, 1, 0 },
     { "hz", &cfg.hz, 4, 1, 0 },
     { "pattern", &cfg.pick, 1, 1, picks },
@@ -230,7 +231,24 @@ static void clear(u64 addr, u64 n)
     }
 }
 
-static void layout(const struct start_info_page *si)
+/* Memory for what the vCPUs note of their stalls, from the start of the pool. */
+static void stalls_layout(u32 n)
+{
+    u64 pages = (u64)n * MAILBOX_STALL_AREA / PAGE_SIZE;
+
+    if (!cfg.stall_ns || !region_count || regions[0].pages <= pages) {
+        return;
+    }
+    mailbox->stall_addr = regions[0].addr;
+    clear(regions[0].addr, pages * PAGE_SIZE);
+    for (u32 i = 0; i < n; i++) {
+        cpus[i].stalls = (void *)(regions[0].addr + i * MAILBOX_STALL_AREA);
+    }
+    regions[0].addr += pages * PAGE_SIZE;
+    regions[0].pages -= pages;
+}
+
+static void layout(const struct start_info_page *si, u32 n)
 {
     const struct memmap_entry *map = (const void *)si->memmap;
     u64 total = 0, top = 0, init, gen_pages, pds;
@@ -264,6 +282,7 @@ static void layout(const struct start_info_page *si)
         regions[0].addr += PAGE_SIZE;
         regions[0].pages--;
     }
+    stalls_layout(n);
     for (u32 i = 0; i < region_count; i++) {
         total += regions[i].pages;
     }
@@ -369,9 +388,9 @@ void main0(struct cpu *c)
         cfg.rate = 0;
         cfg.vrate = cfg.vrate == ~1ull ? 0 : cfg.vrate;
     }
-    layout(si);
     n = (u32)(cfg.cpus ? cfg.cpus : sys(SYS_CPUS, 0, 0));
     n = n < 1 ? 1 : n > CPU_MAX ? CPU_MAX : n;
+    layout(si, n);
     if (cfg.vrate == ~1ull) {
         cfg.vrate = mailbox->pages_init / 2;
         cfg.vrate = cfg.vrate < 1000 ? 1000 : cfg.vrate > 50000 ? 50000 : cfg.vrate;

@@ -230,9 +230,44 @@ u64 page_verify(struct cpu *c, u64 page)
     return bad;
 }
 
+/*
+ * The first access to a page and to its generation: where memory has not arrived yet, this is where
+ * the vCPU waits. The page's content stays as it is.
+ */
+static void page_touch(struct cpu *c, u64 page)
+{
+    volatile u64 *p = (volatile u64 *)page_addr(page);
+    u64 begun = rdtsc_ordered(), end, took;
+    volatile struct mailbox_stall *s;
+
+    *p = *p;
+    (void)((volatile u32 *)gens)[page];
+    end = rdtsc_ordered();
+    took = (u64)((unsigned __int128)(end - begun) * tsc_mul >> 32);
+    c->stalls->touches++;
+    if (took < cfg.stall_ns) {
+        return;
+    }
+    s = (volatile struct mailbox_stall *)((u64)c->stalls + MAILBOX_STALL_OFF +
+                                          c->stalls->count % MAILBOX_STALL_MAX *
+                                              MAILBOX_STALL_SIZE);
+    s->at_ns = (u64)((unsigned __int128)end * tsc_mul >> 32);
+    s->took_ns = took;
+    c->stalls->total_ns += took;
+    if (took > c->stalls->max_ns) {
+        c->stalls->max_ns = took;
+    }
+    barrier();
+    c->stalls->count++;
+}
+
 static void page_write(struct cpu *c, u64 page)
 {
     volatile struct mailbox_cpu *m = c->mb;
+
+    if (c->stalls) {
+        page_touch(c, page);
+    }
 
     if (cfg.precheck) {
         page_verify(c, page);

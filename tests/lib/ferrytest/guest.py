@@ -10,6 +10,7 @@ import sys
 
 from .deadline import FACTOR, wait_for
 from .machine import source_dir
+from .peek import Peek
 
 sys.path.insert(0, os.path.join(source_dir(), "tests", "guest"))
 
@@ -40,9 +41,11 @@ class Guest:
 
     @property
     def box(self):
-        """The mailbox."""
+        """The mailbox. Seen through a mapping of the memory's file, or with peek=True of the machine
+        in a way that leaves missing pages missing."""
         if self._box is None:
-            self._box = Mailbox.open(self.vm.ram_path)
+            self._box = (Mailbox(Peek.of(self.vm, self.vm.memory << 20)) if self.vm.peek
+                         else Mailbox.open(self.vm.ram_path))
         return self._box
 
     def header(self, field):

@@ -71,14 +71,17 @@ class Ferry:
       extra     further arguments
       env       further environment
       pass_fds  descriptors that the process inherits, besides those of -add-fd
+      peek      True: guest.box reads without touching, for post-copy, and with any kind of memory
       wait      False: returns before the process has connected; connect() does the rest
     """
 
     def __init__(self, case, *extra, binary=None, accel="kvm", machine="", memory=16, ram=None,
                  smp=None, cpu=None, guest=None, bios=None, serial="file", qmp=True, qtest=False,
                  incoming=None, paused=False, no_reboot=True, env=None, pass_fds=(), wait=True,
-                 name=None):
+                 peek=False, name=None):
         self.case = case
+        self.peek = peek
+        self.memory = memory
         self.binary = binary or ferry_binary()
         self.is_qemu = "qemu" in os.path.basename(self.binary)
         number = len(case.machines)
