@@ -387,8 +387,12 @@ void departure_end(struct departure_stream *s)
 
 void departure_get_stats(struct departure *d, struct departure_stats *s)
 {
+    struct ram_save_stats rs;
+
+    ram_save_get_stats(d->rs, &rs);
     mutex_lock(&d->lock);
     *s = d->stats;
-    s->remaining_pages = departure_remaining(d);
+    /* up to freeze the sets are the migration thread's alone */
+    s->remaining_pages = d->frozen ? departure_remaining(d) : rs.remaining_pages;
     mutex_unlock(&d->lock);
 }

@@ -5,11 +5,13 @@
  * of the guest and counts what comes how often. The accelerator is a fake with KVM's kind of dirty
  * log: all pages set at first, read without clearing, cleared by range.
  */
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
 #include "accel/accel.h"
+#include "io/channel-private.h"
 #include "migration/postcopy/departure.h"
 #include "migration/stream/format.h"
 #include "migration/stream/in.h"
@@ -950,6 +952,76 @@ static void test_page_sizes(struct fixture *f, gconstpointer data)
     peer_reads(f); /* and so does the list of blocks */
 }
 
+/* --- what it costs; only with -m perf --- */
+
+static uint64_t cpu_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+#define TURNS 24u
+
+/* Pages one by one, into a device that takes all: in precopy, then in post-copy. */
+static void test_cost(struct fixture *f, gconstpointer data)
+{
+    g_autofree uint8_t *bits = g_malloc(PAGES / 8);
+    struct channel *ch = channel_new_fds("null", -1, open("/dev/null", O_WRONLY | O_CLOEXEC), NULL);
+    struct stream_out *null = out_new_channel(ch);
+    struct departure_stream s = { .o = null };
+    uint64_t precopy = 0, postcopy = 0, first, second;
+    uint64_t pages = TURNS * PAGES / 2;
+
+    (void)data;
+    memset(f->ram->host, 'x', PAGES * TARGET_PAGE_SIZE);
+    memset(f->rom->host, 'x', ROM_PAGES * TARGET_PAGE_SIZE);
+    start(f);
+    g_assert_true(ram_save_section(f->rs, null, UINT64_MAX, false));
+    for (unsigned turn = 0; turn < TURNS; turn++) {
+        for (unsigned p = 0; p < PAGES; p += 2) {
+            bitmap_set(f->fake.dirty, p);
+        }
+        g_assert_true(ram_save_sync(f->rs, NULL));
+        precopy -= cpu_ns();
+        while (!ram_save_section(f->rs, null, 256 * 1024, false)) {
+            g_assert_true(out_flush(null, NULL));
+        }
+        precopy += cpu_ns();
+    }
+    for (unsigned p = 0; p < PAGES; p += 2) {
+        bitmap_set(f->fake.dirty, p);
+    }
+    g_assert_true(ram_save_sync(f->rs, NULL));
+    f->d = departure_new(f->rs, false);
+    first = cpu_ns();
+    departure_discard(f->d, null);
+    second = cpu_ns();
+    departure_discard(f->d, null);
+    g_test_message("discard: %.1f ns a page, %.1f ns a page that was named before",
+                   (double)(second - first) / (PAGES / 2),
+                   (double)(cpu_ns() - second) / (PAGES / 2));
+    departure_freeze(f->d);
+    memset(bits, 0xaa, PAGES / 8);
+    for (unsigned turn = 0; turn < TURNS; turn++) {
+        g_assert_true(departure_received(f->d, "ram0", bits, PAGES / 8, NULL));
+        g_assert_true(departure_received(f->d, "rom", (const uint8_t *)"\7\0\0\0\0\0\0", 8, NULL));
+        departure_resume(f->d);
+        postcopy -= cpu_ns();
+        while (departure_send_background(f->d, &s, 256 * 1024)) {
+            g_assert_true(out_flush(null, NULL));
+        }
+        postcopy += cpu_ns();
+    }
+    g_assert_cmpuint(stats_of(f).normal_pages, ==, pages);
+    g_test_message("a page of precopy: %.0f ns, of post-copy: %.0f ns",
+                   (double)precopy / (double)pages, (double)postcopy / (double)pages);
+    g_assert_cmpuint(postcopy, <, precopy + precopy / 4);
+    out_free(null);
+    channel_unref(ch);
+}
+
 #define CASE(name, function, ...)                                                                  \
     do {                                                                                           \
         static const struct options o = { __VA_ARGS__ };                                           \
@@ -982,5 +1054,8 @@ int main(int argc, char **argv)
     CASE("broken-stream", test_broken_stream, .zeroed = false);
     CASE("page-sizes", test_page_sizes, .huge = true);
     CASE("page-sizes/small", test_page_sizes, .huge = false);
+    if (g_test_perf()) {
+        CASE("cost", test_cost, .zeroed = true);
+    }
     return g_test_run();
 }
