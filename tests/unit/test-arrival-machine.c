@@ -69,6 +69,30 @@ void put_eos(GByteArray *bytes)
 
 /* --- the machine --- */
 
+void push_request(struct fixture *f, uint64_t offset, uint64_t length)
+{
+    struct request *r = g_new(struct request, 1);
+
+    *r = (struct request){ offset, length };
+    mutex_lock(&f->lock);
+    g_queue_push_tail(&f->requests, r);
+    cond_signal(&f->cond);
+    mutex_unlock(&f->lock);
+}
+
+struct request pop_request(struct fixture *f)
+{
+    g_autofree struct request *r = NULL;
+
+    mutex_lock(&f->lock);
+    while (g_queue_is_empty(&f->requests)) {
+        cond_wait(&f->cond, &f->lock);
+    }
+    r = g_queue_pop_head(&f->requests);
+    mutex_unlock(&f->lock);
+    return *r;
+}
+
 bool request(void *opaque, struct ram_block *b, uint64_t offset, uint64_t length)
 {
     struct fixture *f = opaque;
@@ -79,11 +103,8 @@ bool request(void *opaque, struct ram_block *b, uint64_t offset, uint64_t length
     if (atomic_load(&f->link_down)) {
         return false;
     }
-    struct request *r = g_new(struct request, 1);
-
-    *r = (struct request){ offset, length };
     atomic_fetch_add(&f->asked, 1);
-    g_async_queue_push(f->requests, r);
+    push_request(f, offset, length);
     return true;
 }
 
@@ -178,7 +199,8 @@ bool set_up(struct fixture *f, enum memory_kind kind)
     f->vm = vm_new();
     vm_unlock(f->vm);
     f->ram = new_ram(f, kind);
-    f->requests = g_async_queue_new_full(g_free);
+    mutex_init(&f->lock);
+    cond_init(&f->cond);
     for (unsigned i = 0; i < VCPUS; i++) {
         f->vcpus[i] = &f->vcpu[i];
     }
@@ -202,7 +224,9 @@ void tear_down(struct fixture *f)
 {
     arrival_free(f->a);
     ram_load_free(f->rl);
-    g_async_queue_unref(f->requests);
+    g_queue_clear_full(&f->requests, g_free);
+    cond_clear(&f->cond);
+    mutex_clear(&f->lock);
     f->vm->vcpus = NULL;
     f->vm->vcpu_count = 0;
     vm_lock(f->vm);

@@ -8,6 +8,7 @@
 #include "migration/ram/load.h"
 #include "system/vcpu.h"
 #include "system/vm-init.h"
+#include "util/sync.h"
 
 #define PAGES     2048u /* of ram0: 8 MiB, or four huge pages */
 #define ROM_PAGES 2u
@@ -27,7 +28,10 @@ struct fixture {
     struct vcpu *vcpus[VCPUS];
     struct ram_load *rl;
     struct arrival *a;
-    GAsyncQueue *requests; /* struct request */
+    /* what was asked for; glib's own queue is one that the thread sanitizer does not see into */
+    GQueue requests; /* struct request, with the lock */
+    struct mutex lock;
+    struct cond cond;
     _Atomic unsigned asked;
     atomic_bool link_down;
     char *file; /* of SHM_FILE */
@@ -49,6 +53,9 @@ void put_eos(GByteArray *bytes);
 
 /* Of an arrival: puts what is asked for into the queue. */
 bool request(void *opaque, struct ram_block *b, uint64_t offset, uint64_t length);
+void push_request(struct fixture *f, uint64_t offset, uint64_t length);
+/* Waits for the next one. */
+struct request pop_request(struct fixture *f);
 /* False: the host has no such memory, or no userfaultfd; the test is skipped. tear_down() either
  * way. */
 bool set_up(struct fixture *f, enum memory_kind kind);

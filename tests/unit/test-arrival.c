@@ -88,12 +88,12 @@ static gpointer bring_requested(gpointer opaque)
     struct arrival_reader *r = arrival_reader_new(s->f->a);
 
     for (;;) {
-        g_autofree struct request *q = g_async_queue_pop(s->f->requests);
+        struct request q = pop_request(s->f);
 
-        if (!q->length) {
+        if (!q.length) {
             break;
         }
-        arrive(r, q->offset / TARGET_PAGE_SIZE, q->length / TARGET_PAGE_SIZE);
+        arrive(r, q.offset / TARGET_PAGE_SIZE, q.length / TARGET_PAGE_SIZE);
     }
     arrival_reader_free(r);
     return NULL;
@@ -157,7 +157,7 @@ static void test_everything_at_once(gconstpointer data)
         }
         g_thread_join(bringers[2]);
         for (unsigned i = 0; i < 2; i++) {
-            g_async_queue_push(f.requests, g_new0(struct request, 1));
+            push_request(&f, 0, 0);
         }
         for (unsigned i = 0; i < 2; i++) {
             g_thread_join(bringers[i]);
@@ -362,7 +362,7 @@ static void test_link_down(gconstpointer data)
         wait_until_asked(&f, 1);
         arrival_ask_again(f.a);
         wait_until_asked(&f, 4);
-        g_async_queue_push(f.requests, g_new0(struct request, 1));
+        push_request(&f, 0, 0);
         bring_requested(&s);
         for (unsigned i = 0; i < 4; i++) {
             toucher_join(&touchers[i]);
@@ -404,7 +404,7 @@ static void test_kernel_access(gconstpointer data)
         GThread *writer = g_thread_new("write", write_page, &f);
 
         wait_until_asked(&f, 1);
-        g_async_queue_push(f.requests, g_new0(struct request, 1));
+        push_request(&f, 0, 0);
         bring_requested(&s);
         g_thread_join(writer);
     }
