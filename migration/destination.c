@@ -354,14 +354,7 @@ static bool begin(struct load *l, GError **err)
     /* a QEMU that waits for its operator says nothing */
     channel_set_read_timeout(
         l->ch, l->features & FERRY_FEATURE_COMMIT ? migration_timeout(in->m, stream_timeout) : 0);
-    if (!configuration_check(in, &l->configuration, err)) {
-        return false;
-    }
-    /* another connection may have been offered something else since */
-    if (!in->ram_begun || in->ram_ignore_shared != l->configuration.ignore_shared) {
-        ram_load_begin(in->ram, l->configuration.ignore_shared);
-    }
-    return true;
+    return configuration_check(in, &l->configuration, err);
 }
 
 /* A source that runs its guest in the very file that its stream would be written to is refused. */
@@ -369,6 +362,20 @@ static bool claim_memory(struct load *l, GError **err)
 {
     return l->in->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED] ||
            memory_lease_take(l->vm->memory, err);
+}
+
+/* What memory holds was found out for the offer (greeting.c), when others could still write to a
+ * shared file, and for another connection perhaps. From now on nobody else does. */
+static bool look_at_memory(struct load *l, GError **err)
+{
+    if (!ram_load_begin(l->in->ram, l->configuration.ignore_shared) &&
+        l->features & FERRY_FEATURE_ZEROED) {
+        error_set(err, FERRY_ERROR_HOST,
+                  "Another process has written to this destination's memory since the source was "
+                  "told that it is zero; migrate again");
+        return false;
+    }
+    return true;
 }
 
 void load_name_place(struct load *l, GError *error)
@@ -386,8 +393,8 @@ bool load_guest(struct load *l, GError **err)
     GError *error = NULL;
 
     l->devices = savevm_load_new(l->vm->savevm);
-    if (!begin(l, &error) || !claim_memory(l, &error) || !load_records(l, &error) ||
-        !finish(l, &error)) {
+    if (!begin(l, &error) || !claim_memory(l, &error) || !look_at_memory(l, &error) ||
+        !load_records(l, &error) || !finish(l, &error)) {
         load_name_place(l, error);
         load_send_failure(l, error);
         postcopy_in_stop(l->in);

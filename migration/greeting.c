@@ -84,9 +84,7 @@ static void offer(struct load *l)
 
     l->can |= FERRY_FEATURE_COMMIT | FERRY_FEATURE_RUNS;
     mutex_lock(&in->ram_lock);
-    in->ram_begun = true;
-    in->ram_ignore_shared = l->configuration.ignore_shared;
-    if (ram_load_begin(in->ram, in->ram_ignore_shared)) {
+    if (ram_load_begin(in->ram, l->configuration.ignore_shared)) {
         l->can |= FERRY_FEATURE_ZEROED;
     }
     mutex_unlock(&in->ram_lock);

@@ -14,7 +14,8 @@
  *
  * Failure: a connection that only checked, or from which nothing ever came, is forgotten. One that
  * began as a migration and broke, or made no sense, ends the destination, as a failed load does:
- * its manager waits for that.
+ * its manager waits for that. A host that has no descriptor or memory left for a connection is
+ * waited for.
  *
  * Deadlines: a greeting as a whole has begin-timeout, one that only checks CHECK_TIMEOUT_MS,
  * so dripping bytes do not help; with GREETINGS_MAX of them the oldest is ended.
@@ -23,6 +24,7 @@
  * bounded.
  */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -38,6 +40,7 @@
 
 #define CHECK_TIMEOUT_MS 10000
 #define GREETINGS_MAX    16
+#define ACCEPT_RETRY_MS  200
 
 struct greeter {
     struct load *l;
@@ -167,7 +170,7 @@ static unsigned enforce_deadlines(struct incoming *in)
         int64_t early = g->began_us + (int64_t)CHECK_TIMEOUT_MS * 1000;
         int64_t late = g->began_us + (int64_t)migration_timeout(in->m, begin_timeout) * 1000;
         bool check = atomic_load(&g->l->seen_check);
-        int64_t deadline = now < early ? early : late;
+        int64_t deadline = now < early ? MIN(early, late) : late;
 
         if (g->ended_by_us) {
             continue;
@@ -200,9 +203,24 @@ static void make_room(struct incoming *in)
     }
 }
 
+/* The host has no descriptor or no memory left for a connection. It may have one later, and whoever
+ * connects waits in the socket's queue until then. Warns once. */
+static void wait_for_the_host(struct incoming *in, const GError *error, bool *warned)
+{
+    struct pollfd pfd = { .fd = in->wake_fd, .events = POLLIN };
+
+    if (!*warned) {
+        *warned = true;
+        report_warning("%s: the destination goes on trying", error->message);
+    }
+    poll(&pfd, 1, ACCEPT_RETRY_MS);
+}
+
 /* The one whose guest it is, NULL and *err (CANCELLED when the process ends). */
 static struct greeter *wait_for_guest(struct incoming *in, GError **err)
 {
+    bool warned = false;
+
     for (;;) {
         struct greeter *g = reap(in);
         GError *error = NULL;
@@ -226,8 +244,7 @@ static struct greeter *wait_for_guest(struct incoming *in, GError **err)
                 /* somebody was faster: nothing to take */
             }
         } else if (!g_error_matches(error, FERRY_ERROR, FERRY_ERROR_LINK)) {
-            g_propagate_error(err, error);
-            return NULL;
+            wait_for_the_host(in, error, &warned);
         }
         g_clear_error(&error);
     }
@@ -431,7 +448,6 @@ static bool take_first_guest(struct incoming *in, GError **err)
 static void prepare_memory(struct incoming *in)
 {
     in->ram = ram_load_new(in->vm, in->m->premap);
-    in->ram_begun = false;
     mutex_init(&in->ram_lock);
     ram_load_zero(in->ram);
 }

@@ -306,9 +306,8 @@ struct incoming {
     atomic_bool finished;
     GPtrArray *greeters;   /* struct greeter *; changed by `thread` with m held */
     struct channel *ch;    /* that brings the guest; set with m held */
-    struct mutex ram_lock; /* a leaf; while greetings run they share what follows */
+    struct mutex ram_lock; /* a leaf; while greetings run they share `ram` */
     struct ram_load *ram;
-    bool ram_begun, ram_ignore_shared; /* ram_load_begin() was called, and with what */
     bool exit_on_error;
     struct postcopy_in *postcopy; /* machine; NULL: it has not come to that */
     struct urgent *urgent;        /* connections for urgent pages; NULL: none are expected */

@@ -54,6 +54,7 @@
  */
 #define SLICE_MS     20
 #define SLEEP_MAX_MS 100
+#define KEEPALIVE_MS 5000 /* where stream-timeout is not shorter */
 
 /* --- cancel --- */
 
@@ -296,21 +297,38 @@ static void count_bytes(struct outgoing *out)
     mutex_unlock(&out->m->lock);
 }
 
-/* Sleeps until `bytes` since `begun` are within the limit, which may change meanwhile. */
-static void keep_limit(struct outgoing *out, uint64_t bytes, int64_t begun)
+/*
+ * Sleeps until `bytes` since `begun` are within the limit, which may change meanwhile. A page at a
+ * time over a very slow link: the destination, which waits for stream-timeout at most, hears from
+ * us between them.
+ */
+static bool keep_limit(struct outgoing *out, uint64_t bytes, int64_t begun, GError **err)
 {
+    int64_t heard = migration_now_ns();
+
     for (;;) {
         struct migration_options now;
+        int64_t keepalive_ms = KEEPALIVE_MS;
         double left_ms;
 
         migration_options_get(out->m, &now);
         if (!now.max_bandwidth) {
-            return;
+            return true;
         }
         left_ms = (double)bytes * 1e3 / (double)now.max_bandwidth -
                   (double)(migration_now_ns() - begun) / 1e6;
         if (left_ms < 1 || !outgoing_sleep(out, (unsigned)MIN(left_ms, SLEEP_MAX_MS))) {
-            return;
+            return true;
+        }
+        if (now.stream_timeout) {
+            keepalive_ms = MIN(keepalive_ms, (int64_t)now.stream_timeout / 3);
+        }
+        if (out->rp && (migration_now_ns() - heard) / 1000000 >= keepalive_ms) {
+            heard = migration_now_ns();
+            outgoing_ping(out, STREAM_PING_START); /* none to one that has stopped answering */
+            if (!out_flush(out->o, err) || !outgoing_check(out, err) || !policy_check(out, err)) {
+                return false;
+            }
         }
     }
 }
@@ -368,8 +386,8 @@ static bool send_round(struct outgoing *out, GError **err)
         if (!outgoing_check(out, err) || !policy_check(out, err)) {
             return false;
         }
-        if (limit && !done) {
-            keep_limit(out, out->o->bytes - before, begun);
+        if (limit && !done && !keep_limit(out, out->o->bytes - before, begun, err)) {
+            return false;
         }
         converge_tick(out);
     }

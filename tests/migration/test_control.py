@@ -4,6 +4,8 @@ Whatever a migration waits for, it waits for it under a name and not for ever, a
 within a second, also when the peer is deaf.
 """
 
+import os
+import resource
 import socket
 import time
 
@@ -173,6 +175,36 @@ class Waits(MigrationCase):
         time.sleep(migrate.scaled(8))
         src.cmd("migrate-continue", state="pre-switchover")
         migrate.finish(src, dst)
+
+    def test_a_limit_may_be_tiny(self):
+        """A page in more than stream-timeout, which both sides know: that is no silence."""
+        src, dst = self.start()
+        timeout = migrate.scaled(1.5)
+        for vm in (src, dst):
+            vm.cmd("migrate-set-parameters", **{"stream-timeout": int(timeout * 1000)})
+        migrate.start(src, self.uri, max_bandwidth=int(4096 / (3 * timeout)))
+        migrate.wait_status(src, "active")
+        time.sleep(2 * timeout)
+        self.assertEqual(migrate.status(src), "active")
+        self.assertTrue(dst.alive())
+        migrate.set_parameters(src, max_bandwidth=0)
+        migrate.finish(src, dst)
+        dst.guest.check()
+
+    def test_no_descriptor_for_a_connection(self):
+        """The destination waits until its host has one again, and says so once."""
+        src, dst = self.start()
+        used = len(os.listdir(f"/proc/{dst.process.pid}/fd"))
+        before = resource.prlimit(dst.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(dst.process.pid, resource.RLIMIT_NOFILE, (used, before[1]))
+        migrate.start(src, self.uri)
+        migrate.wait_for("a warning", lambda: "goes on trying" in dst.stderr())
+        time.sleep(0.5)
+        dst.check_alive()
+        self.assertEqual(dst.stderr().count("goes on trying"), 1)
+        resource.prlimit(dst.process.pid, resource.RLIMIT_NOFILE, before)
+        migrate.finish(src, dst)
+        dst.guest.check()
 
     def test_refused(self):
         src = self.vm(guest=None)
