@@ -67,6 +67,22 @@ class MemoryLease(MigrationCase):
                 self.check_source_goes_on(src)
                 src.quit()
 
+    def test_written_to_after_the_offer(self):
+        """The source leaves zero pages out because the destination said that its memory is zero; then
+        somebody writes to the file, before the destination has its lock."""
+        src, dst = self.pair()
+        migrate.hold(src, "setup")
+        migrate.start(src, self.uri)
+        migrate.wait_held(src, "setup")
+        with open(dst.ram_path, "r+b") as memory:
+            memory.seek(9 << 20)
+            memory.write(b"not zero")
+        migrate.release(src)
+        info = migrate.wait_status(src, "failed")
+        self.assertIn("Another process has written to this destination's memory", info["error-desc"])
+        dst.wait(1)
+        self.check_source_goes_on(src)
+
     def test_hand_over_and_back(self):
         """With x-ignore-shared the lock goes with the guest, any number of times."""
         src = self.source()
