@@ -592,6 +592,16 @@ static void test_requests(struct fixture *f, gconstpointer data)
     g_assert_true(ask(f, "ram0", page));
     g_assert_false(departure_wanted(f->d));
 
+    /* the block is named once on a stream */
+    g_assert_true(departure_send_background(f->d, &f->s, 1));
+    uint64_t bytes = f->o->bytes, sent = stats_of(f).normal_pages, zero = stats_of(f).zero_pages;
+
+    g_assert_true(departure_send_background(f->d, &f->s, 1));
+    sent = stats_of(f).normal_pages - sent;
+    zero = stats_of(f).zero_pages - zero;
+    g_assert_cmpuint(f->o->bytes - bytes, ==, 5 + 8 + 5 + sent * (8 + 4096) + zero * 9);
+    peer_reads(f);
+
     /* many at once: all that is left of the block, twice */
     for (unsigned i = 0; i < 2; i++) {
         g_assert_true(departure_request(f->d, "ram0", 0, PAGES * TARGET_PAGE_SIZE, NULL));
@@ -854,7 +864,9 @@ static void test_bad_bitmaps(struct fixture *f, gconstpointer data)
     g_clear_error(&err);
     g_assert_cmpuint(remaining(f), ==, peer_missing(f));
 
-    /* it says it has all, of which nothing was sent */
+    /* it says it has all, of which nothing was sent, not even what it has asked for */
+    g_assert_true(departure_request(f->d, "ram0", 0, PAGES / 2 * TARGET_PAGE_SIZE, NULL));
+    g_assert_true(departure_wanted(f->d));
     memset(bits, 0xff, len);
     g_assert_true(departure_received(f->d, "ram0", bits, len, NULL));
     g_assert_true(departure_received(f->d, "rom", bits, 8, NULL));
