@@ -82,7 +82,7 @@ static void offer(struct load *l)
 {
     struct incoming *in = l->in;
 
-    l->can |= FERRY_FEATURE_COMMIT | FERRY_FEATURE_RUNS;
+    l->can |= FERRY_FEATURE_COMMIT | FERRY_FEATURE_RUNS | FERRY_FEATURE_BYE;
     mutex_lock(&in->ram_lock);
     if (ram_load_begin(in->ram, l->configuration.ignore_shared)) {
         l->can |= FERRY_FEATURE_ZEROED;

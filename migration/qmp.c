@@ -346,9 +346,9 @@ bool qmp_migrate_pause(struct vm *vm, GError **err)
 {
     struct migration *m = vm->migration;
 
-    return m->in && m->in->postcopy ? postcopy_in_pause(m->in, err)
-           : m->out                 ? postcopy_pause(m->out, err)
-                                    : pause_refused(err);
+    return m->out                     ? postcopy_pause(m->out, err)
+           : m->in && m->in->postcopy ? postcopy_in_pause(m->in, err)
+                                      : pause_refused(err);
 }
 
 bool qmp_migrate_recover(struct vm *vm, const struct qmp_migrate_recover_arg *arg, GError **err)
@@ -357,7 +357,7 @@ bool qmp_migrate_recover(struct vm *vm, const struct qmp_migrate_recover_arg *ar
     struct transport_address *addr;
     int fd;
 
-    if (!m->in || !m->in->postcopy || m->status != MIGRATION_STATUS_POSTCOPY_PAUSED) {
+    if (!m->in || !postcopy_in_recoverable(m->in)) {
         error_set(err, FERRY_ERROR_USER,
                   "Migrate recover can only be run when postcopy is paused.");
         return false;

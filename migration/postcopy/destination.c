@@ -11,7 +11,9 @@
  *
  * Failure: until the guest runs, as of a precopy: it stays with the source. From then on a link
  * that breaks is a pause: "mig/incoming" waits for a new one, and whoever needs no missing page
- * goes on. All memory here means that nobody is needed any more: then a lost link is no failure.
+ * goes on. All memory here means that nobody is needed any more: then a lost link is no failure. A
+ * source that may not have heard of it can still come back and be told; until then "mig/incoming"
+ * waits for it, which costs nothing and changes nothing.
  */
 #include "migration/postcopy/destination.h"
 
@@ -243,7 +245,9 @@ static bool wait_for_go(struct load *l, GError **err)
     mutex_unlock(&m->lock);
     if (!go) {
         if (in_time) {
-            listen_join(p, err);
+            if (listen_join(p, err)) {
+                load_refuse(l, err, "The end of the memory before the guest was handed over");
+            }
         } else {
             error_set(err, FERRY_ERROR_LINK, "Nothing came within go-timeout");
         }
@@ -289,29 +293,66 @@ static bool wait_for_link(struct load *l, const GError *why)
     }
 }
 
+static bool tell(struct load *l)
+{
+    struct postcopy_in *p = postcopy_of(l);
+    uint32_t zero = 0;
+
+    return p->ch && postcopy_say(l, RETURN_SHUT, &zero, sizeof(zero), NULL) && listen_bye(p);
+}
+
 /* The guest has all of its memory. */
 static void complete(struct load *l)
 {
     struct incoming *in = l->in;
-    uint32_t zero = 0;
-    g_autoptr(GError) late = NULL;
+    struct postcopy_in *p = postcopy_of(l);
 
     vm_lock(l->vm);
-    gate_close(in->postcopy);
+    gate_close(p);
     g_clear_pointer(&in->error, g_free);
-    if (in->m->status != MIGRATION_STATUS_POSTCOPY_ACTIVE) {
-        /* the last link broke after the last page */
-        if (in->m->status == MIGRATION_STATUS_POSTCOPY_PAUSED) {
-            migration_set_status(in->m, MIGRATION_STATUS_POSTCOPY_RECOVER);
-        }
+    if (in->m->status == MIGRATION_STATUS_POSTCOPY_RECOVER) {
         migration_set_status(in->m, MIGRATION_STATUS_POSTCOPY_ACTIVE);
     }
     migration_set_status(in->m, MIGRATION_STATUS_COMPLETED);
+    p->untold = true;
     vm_unlock(l->vm);
-    if (!postcopy_say(l, RETURN_SHUT, &zero, sizeof(zero), &late)) {
-        report_warning("The guest has all of its memory, but the source could not be told: %s",
-                       late->message);
+    arrival_stop(p->arrival);
+}
+
+/* Tells the source, however often the link breaks, until it has heard it or the process ends. */
+static void tell_source(struct load *l)
+{
+    struct postcopy_in *p = postcopy_of(l);
+    bool told = tell(l);
+
+    while (!told && !atomic_load(&l->in->cancelled)) {
+        g_autoptr(GError) error = NULL;
+
+        listen_close(p);
+        if (!listen_accept(p, &error)) {
+            break;
+        }
+        told = listen_start(p, p->new_ch, NULL, &error) && listen_join(p, &error) && tell(l);
     }
+    vm_lock(l->vm);
+    p->untold = false;
+    vm_unlock(l->vm);
+}
+
+/* From here on the link may break. */
+static void begin_to_run(struct load *l)
+{
+    struct postcopy_in *p = postcopy_of(l);
+    struct migration *m = l->in->m;
+
+    vm_lock(l->vm);
+    mutex_lock(&m->lock);
+    p->runs = true;
+    if (p->paused_by_us && l->in->ch) {
+        channel_shutdown(l->in->ch); /* asked for just before */
+    }
+    mutex_unlock(&m->lock);
+    vm_unlock(l->vm);
 }
 
 bool postcopy_finish(struct load *l, bool (*run)(struct load *l, GError **err), GError **err)
@@ -338,13 +379,11 @@ bool postcopy_finish(struct load *l, bool (*run)(struct load *l, GError **err), 
         return false;
     }
     phase(l, MIGRATION_PHASE_POSTCOPY);
-    mutex_lock(&m->lock);
-    p->runs = true;
-    mutex_unlock(&m->lock);
     if (l->features & FERRY_FEATURE_RUNS) {
         took = GUINT64_TO_BE((uint64_t)(l->ran_at_ns - l->go_at_ns));
         postcopy_say(l, RETURN_FERRY_RUNS, &took, sizeof(took), NULL); /* else: on the next link */
     }
+    begin_to_run(l);
     for (;;) {
         GError *why = NULL;
 
@@ -367,6 +406,7 @@ bool postcopy_finish(struct load *l, bool (*run)(struct load *l, GError **err), 
         }
     }
     complete(l);
+    tell_source(l);
     postcopy_in_stop(l->in);
     return true;
 }
@@ -402,18 +442,24 @@ bool postcopy_in_pause(struct incoming *in, GError **err)
 {
     struct postcopy_in *p = in->postcopy;
 
-    if (in->m->status != MIGRATION_STATUS_POSTCOPY_ACTIVE || !p->runs) {
+    if (in->m->status != MIGRATION_STATUS_POSTCOPY_ACTIVE) {
         error_set(err, FERRY_ERROR_USER,
                   "migrate-pause is currently only supported during postcopy-active state");
         return false;
     }
     p->paused_by_us = true;
     mutex_lock(&in->m->lock);
-    if (in->ch) {
-        channel_shutdown(in->ch);
+    if (in->ch && p->runs) {
+        channel_shutdown(in->ch); /* else as soon as it runs: GO is not to be lost */
     }
     mutex_unlock(&in->m->lock);
     return true;
+}
+
+bool postcopy_in_recoverable(const struct incoming *in)
+{
+    return in->postcopy && (in->postcopy->untold ||
+                            (!in->m->out && in->m->status == MIGRATION_STATUS_POSTCOPY_PAUSED));
 }
 
 bool postcopy_in_recover(struct incoming *in, const struct transport_address *addr, int fd,

@@ -33,6 +33,8 @@ struct arrival;
 const struct arrival *postcopy_arrival(const struct incoming *in);
 /* Machine lock held. */
 bool postcopy_in_pause(struct incoming *in, GError **err);
+/* A link is missing: it is paused, or it is over and the source may not know that. */
+bool postcopy_in_recoverable(const struct incoming *in);
 /* Listens for a new link; takes fd. */
 bool postcopy_in_recover(struct incoming *in, const struct transport_address *addr, int fd,
                          GError **err);

@@ -28,6 +28,8 @@
 
 /* A link on which requests cannot be written for so long is broken. */
 #define SAY_TIMEOUT_MS 5000
+/* How long a source may take to say that it has heard of the end. */
+#define BYE_TIMEOUT_MS 2000
 /* Without an address to listen on: so often it is looked whether there is one by now. */
 #define IDLE_LOOK_US 50000
 
@@ -132,9 +134,9 @@ static bool read_resume(struct postcopy_in *p, unsigned len, GError **err)
 
     (void)len;
     vm_lock(l->vm);
-    bool expected = l->in->m->status == MIGRATION_STATUS_POSTCOPY_RECOVER;
+    bool expected = l->in->m->status == MIGRATION_STATUS_POSTCOPY_RECOVER || p->untold;
 
-    if (expected) {
+    if (expected && !p->untold) {
         g_clear_pointer(&l->in->error, g_free);
         migration_set_status(l->in->m, MIGRATION_STATUS_POSTCOPY_ACTIVE);
     }
@@ -335,7 +337,7 @@ static void close_urgent(struct postcopy_in *p)
 }
 
 /* After the thread: nobody writes or reads on this link any more. */
-static void close_link(struct postcopy_in *p)
+void listen_close(struct postcopy_in *p)
 {
     struct incoming *in = p->l->in;
 
@@ -370,8 +372,21 @@ bool listen_join(struct postcopy_in *p, GError **err)
         return true; /* the link stays, for the last word */
     }
     g_propagate_error(err, g_steal_pointer(&p->why));
-    close_link(p);
+    listen_close(p);
     return false;
+}
+
+bool listen_bye(struct postcopy_in *p)
+{
+    uint16_t command, len;
+    uint8_t type;
+
+    if (!(p->l->features & FERRY_FEATURE_BYE)) {
+        return true; /* nobody will say */
+    }
+    return in_wait(p->stream, BYE_TIMEOUT_MS) && in_u8(p->stream, &type, NULL) &&
+           in_be16(p->stream, &command, NULL) && in_be16(p->stream, &len, NULL) &&
+           type == STREAM_COMMAND && command == STREAM_CMD_FERRY_BYE && !len;
 }
 
 void listen_stop(struct postcopy_in *p)
@@ -388,7 +403,7 @@ void listen_stop(struct postcopy_in *p)
         close_urgent(p);
     }
     if (p->ch) {
-        close_link(p);
+        listen_close(p);
     }
     arrival_reader_free(p->reader);
     p->reader = NULL;

@@ -20,6 +20,7 @@ struct postcopy_in {
     uint8_t *package;
     bool paused_by_us; /* machine; migrate-pause */
     bool runs;         /* m; the guest was put to work */
+    bool untold;       /* machine; all memory is here, and the source may not know it */
 
     GThread *thread;          /* "mig/listen", of the link that there is */
     struct stream_in *stream; /* its; of the first link it is load.s */
@@ -44,6 +45,10 @@ bool listen_start(struct postcopy_in *p, struct channel *ch, struct stream_in *s
                   GError **err);
 /* Waits for the end of the thread. True: all memory has come. False and *err: the link is lost. */
 bool listen_join(struct postcopy_in *p, GError **err);
+/* After SHUT 0: whether the source has heard it. */
+bool listen_bye(struct postcopy_in *p);
+/* Closes a link whose thread was joined. */
+void listen_close(struct postcopy_in *p);
 /* Ends the link and the thread, if they are there. */
 void listen_stop(struct postcopy_in *p);
 /* Waits for somebody to name an address, and for the source there; p->new_ch. False and *err: the

@@ -12,6 +12,7 @@
  *   pages, those asked for first                   ->  <- RUNS, requests
  *   ram END, EOF                                   ->
  *                                                  <-  SHUT 0
+ *   BYE                                            ->
  *
  * A QEMU gets RUN as the last record of the package instead of GO, which is the commit point then.
  * It answers the PING before RUN when it has loaded everything: one that closes the connection
@@ -347,9 +348,15 @@ static bool send_rest(struct outgoing *out, GError **err)
     count(out);
     outgoing_phase(out, MIGRATION_PHASE_CONFIRM);
     if (!postcopy_wait(out, RETURN_WAIT_SHUT, migration_timeout(out->m, confirm_timeout), err)) {
+        g_prefix_error(err, "All memory was sent, and the destination has not confirmed it (if it "
+                            "says 'completed', quit here): ");
         return false;
     }
     postcopy_note_run(out);
+    if (out->features & FERRY_FEATURE_BYE) {
+        stream_put_command(out->o, STREAM_CMD_FERRY_BYE, NULL, 0);
+        out_flush(out->o, NULL); /* if it is lost, the destination waits for somebody in vain */
+    }
     return true;
 }
 
