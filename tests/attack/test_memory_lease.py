@@ -5,12 +5,14 @@ into memory that somebody runs a guest in.
 """
 
 import os
+import struct
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "migration"))
 
 from ferrytest import QmpError, ferry_binary, migrate, scaled, wait_for
+import checkpeer
 from migrationcase import MigrationCase
 
 IN_USE = "is in use by another process, which may run a guest on it"
@@ -68,20 +70,30 @@ class MemoryLease(MigrationCase):
                 src.quit()
 
     def test_written_to_after_the_offer(self):
-        """The source leaves zero pages out because the destination said that its memory is zero; then
+        """The destination says that its memory is zero, so that zero pages may be left out; then
         somebody writes to the file, before the destination has its lock."""
-        src, dst = self.pair()
-        migrate.hold(src, "setup")
-        migrate.start(src, self.uri)
-        migrate.wait_held(src, "setup")
-        with open(dst.ram_path, "r+b") as memory:
-            memory.seek(9 << 20)
-            memory.write(b"not zero")
-        migrate.release(src)
-        info = migrate.wait_status(src, "failed")
-        self.assertIn("Another process has written to this destination's memory", info["error-desc"])
-        dst.wait(1)
-        self.check_source_goes_on(src)
+        zeroed = 1
+        for write in (False, True):
+            with self.subTest(write=write):
+                dst = self.vm(name="destination", incoming="defer")
+                migrate.set_capabilities(dst, return_path=True)
+                uri = self.link()
+                dst.cmd("migrate-incoming", uri=uri)
+                peer = checkpeer.Source(self, uri[5:])
+                peer.send(checkpeer.HEADER, b"\7", struct.pack(">I", 7), b"microvm",
+                          checkpeer.command(checkpeer.CMD_OPEN),
+                          checkpeer.command(checkpeer.CMD_PING, struct.pack(">I", checkpeer.MAGIC)))
+                kind, hello = peer.receive()
+                self.assertEqual(kind, checkpeer.HELLO)
+                self.assertTrue(struct.unpack(">IQ", hello[:12])[1] & zeroed)
+                if write:
+                    with open(dst.ram_path, "r+b") as memory:
+                        memory.seek(9 << 20)
+                        memory.write(b"not zero")
+                peer.send(checkpeer.command(checkpeer.CMD_FEATURES, struct.pack(">Q", zeroed)), b"\x99")
+                dst.wait(1)
+                self.assertIn("Another process has written to this destination's memory" if write
+                              else "Unknown savevm section type 153", dst.stderr())
 
     def test_hand_over_and_back(self):
         """With x-ignore-shared the lock goes with the guest, any number of times."""
