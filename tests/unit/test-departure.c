@@ -593,10 +593,12 @@ static void test_requests(struct fixture *f, gconstpointer data)
     g_assert_false(departure_wanted(f->d));
 
     /* the block is named once on a stream */
-    g_assert_true(departure_send_background(f->d, &f->s, 1));
+    g_assert_true(ask(f, NULL, bitmap_next_set(f->peer[0].missing, PAGES, 4096)));
+    g_assert_true(ask(f, NULL, bitmap_next_set(f->peer[0].missing, PAGES, 5200)));
+    g_assert_true(departure_send_requested(f->d, &f->s));
     uint64_t bytes = f->o->bytes, sent = stats_of(f).normal_pages, zero = stats_of(f).zero_pages;
 
-    g_assert_true(departure_send_background(f->d, &f->s, 1));
+    g_assert_true(departure_send_requested(f->d, &f->s));
     sent = stats_of(f).normal_pages - sent;
     zero = stats_of(f).zero_pages - zero;
     g_assert_cmpuint(f->o->bytes - bytes, ==, 5 + 8 + 5 + sent * (8 + 4096) + zero * 9);
