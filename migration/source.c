@@ -646,6 +646,9 @@ void outgoing_close_link(struct outgoing *out)
     if (out->ch) {
         channel_shutdown(out->ch);
     }
+    if (out->postcopy.urgent_ch) {
+        channel_shutdown(out->postcopy.urgent_ch); /* "mig/return" may be writing to it */
+    }
     return_path_free(out->rp);
     out->rp = NULL;
     postcopy_close_urgent(out);
