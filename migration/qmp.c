@@ -212,6 +212,14 @@ bool qmp_migrate_cancel(struct vm *vm, GError **err)
     if (!m->out || !migration_is_active(m) || m->status == MIGRATION_STATUS_CANCELLING) {
         return true;
     }
+    if (m->status == MIGRATION_STATUS_POSTCOPY_ACTIVE ||
+        m->status == MIGRATION_STATUS_POSTCOPY_PAUSED ||
+        m->status == MIGRATION_STATUS_POSTCOPY_RECOVER) {
+        error_set(err, FERRY_ERROR_USER,
+                  "The migration cannot be cancelled any more: the destination has been told to "
+                  "run the guest; migrate-pause pauses it");
+        return false;
+    }
     if (!outgoing_cancel(m->out, err)) {
         return false;
     }

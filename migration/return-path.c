@@ -40,6 +40,7 @@ struct return_path {
     uint32_t pong;     /* the last one, FERRY_PING_MAGIC apart */
     bool refused;      /* the peer said that it does not take the guest */
     bool closed;       /* nothing more comes: the peer has closed, or is gone */
+    bool shut_by_us;   /* with closed: this side has ended it, which says nothing of the peer */
     GByteArray *check; /* what came of the answer to a check; NULL: none was asked for */
     uint64_t runs_ns;  /* what FERRY_RUNS said; UINT64_MAX: nothing */
     const struct return_path_ops *ops; /* NULL: the guest is still here */
@@ -357,8 +358,14 @@ static bool read_message(struct return_path *rp, GError **err)
  */
 static void ended(struct return_path *rp, GError *error)
 {
+    g_autoptr(GError) why = NULL;
+    uint8_t unused;
+    bool shut_by_us = !error && !in_u8(rp->in, &unused, &why) &&
+                      g_error_matches(why, FERRY_ERROR, FERRY_ERROR_CANCELLED);
+
     mutex_lock(&rp->lock);
     rp->closed = !error;
+    rp->shut_by_us = shut_by_us;
     rp->error = error;
     bool done = rp->got[RETURN_WAIT_SHUT];
     const struct return_path_ops *ops = rp->ops;
@@ -477,7 +484,7 @@ bool return_path_answered(struct return_path *rp, uint32_t value)
 bool return_path_closed(struct return_path *rp)
 {
     mutex_lock(&rp->lock);
-    bool closed = rp->closed && !channel_lost(rp->ch);
+    bool closed = rp->closed && !rp->shut_by_us && !channel_lost(rp->ch);
     mutex_unlock(&rp->lock);
     return closed;
 }
@@ -547,8 +554,8 @@ bool return_path_refused(struct return_path *rp, bool by_closing)
 {
     mutex_lock(&rp->lock);
     /* a link that broke is no answer: the peer may run the guest */
-    bool refused = rp->refused || (by_closing && rp->closed && !rp->got[RETURN_WAIT_SHUT] &&
-                                   !channel_lost(rp->ch));
+    bool refused = rp->refused || (by_closing && rp->closed && !rp->shut_by_us &&
+                                   !rp->got[RETURN_WAIT_SHUT] && !channel_lost(rp->ch));
     mutex_unlock(&rp->lock);
     return refused;
 }

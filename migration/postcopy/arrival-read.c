@@ -326,6 +326,7 @@ static bool read_all(struct arrival_reader *r, struct stream_in *in, bool *ended
     /* what was whole before it broke is of use */
     ok = flush(r, ok ? &error : NULL) && ok;
     if (!ok) {
+        r->huge.have = 0; /* it will come from its beginning, on another link */
         g_propagate_error(err, error);
     }
     return ok;

@@ -391,7 +391,8 @@ bool postcopy_finish(struct load *l, bool (*run)(struct load *l, GError **err), 
             break;
         }
         if (atomic_load(&l->in->cancelled)) {
-            g_propagate_error(err, why);
+            g_clear_error(&why);
+            error_set(err, FERRY_ERROR_CANCELLED, "The incoming migration was ended");
             return false;
         }
         if (!arrival_missing_pages(p->arrival)) {
@@ -442,7 +443,8 @@ bool postcopy_in_pause(struct incoming *in, GError **err)
 {
     struct postcopy_in *p = in->postcopy;
 
-    if (in->m->status != MIGRATION_STATUS_POSTCOPY_ACTIVE) {
+    if (in->m->status != MIGRATION_STATUS_POSTCOPY_ACTIVE &&
+        in->m->status != MIGRATION_STATUS_POSTCOPY_RECOVER) {
         error_set(err, FERRY_ERROR_USER,
                   "migrate-pause is currently only supported during postcopy-active state");
         return false;

@@ -30,6 +30,9 @@
 #define SAY_TIMEOUT_MS 5000
 /* How long a source may take to say that it has heard of the end. */
 #define BYE_TIMEOUT_MS 2000
+/* A link that takes up another begins with questions, at once: who is silent is not the source, and
+ * must not keep it waiting. */
+#define FIRST_WORD_MS 5000
 /* Without an address to listen on: so often it is looked whether there is one by now. */
 #define IDLE_LOOK_US 50000
 
@@ -150,6 +153,7 @@ static bool read_resume(struct postcopy_in *p, unsigned len, GError **err)
     if (!postcopy_say(l, RETURN_RESUME_ACK, &ok, sizeof(ok), err)) {
         return false;
     }
+    channel_set_read_timeout(p->ch, migration_timeout(l->in->m, link_timeout));
     mutex_lock(&p->say_lock);
     p->asking = true;
     mutex_unlock(&p->say_lock);
@@ -301,7 +305,10 @@ bool listen_start(struct postcopy_in *p, struct channel *ch, struct stream_in *s
     p->own_stream = !stream;
     p->stream = stream ? stream : in_new_channel(ch);
     p->l->ram_ended = false;
-    channel_set_read_timeout(ch, migration_timeout(in->m, link_timeout));
+    if (p->own_stream) {
+        arrival_reader_set_block(p->reader, NULL); /* a new link names its blocks anew */
+    }
+    channel_set_read_timeout(ch, stream ? migration_timeout(in->m, link_timeout) : FIRST_WORD_MS);
     channel_set_write_timeout(ch, SAY_TIMEOUT_MS);
     mutex_lock(&p->say_lock);
     p->ch = channel_ref(ch);

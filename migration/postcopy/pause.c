@@ -117,12 +117,30 @@ static void end_wait(struct outgoing *out, bool given_up, GError **err)
                        : "The source ended while post-copy was paused");
 }
 
-static void set_recovering(struct outgoing *out)
+/*
+ * False and *err: migrate-take-back or the end of the process came while a link was being made.
+ * Both are accepted with the machine lock in status postcopy-paused only, so behind this they come
+ * too late: the guest goes there.
+ */
+static bool set_recovering(struct outgoing *out, GError **err)
 {
-    outgoing_phase(out, MIGRATION_PHASE_RECOVER);
+    bool given_up, abandoned;
+
     vm_lock(out->vm);
-    migration_set_status(out->m, MIGRATION_STATUS_POSTCOPY_RECOVER);
+    mutex_lock(&out->m->lock);
+    given_up = out->postcopy.given_up;
+    abandoned = out->postcopy.abandoned;
+    mutex_unlock(&out->m->lock);
+    if (!given_up && !abandoned) {
+        migration_set_status(out->m, MIGRATION_STATUS_POSTCOPY_RECOVER);
+    }
     vm_unlock(out->vm);
+    if (given_up || abandoned) {
+        end_wait(out, given_up, err);
+        return false;
+    }
+    outgoing_phase(out, MIGRATION_PHASE_RECOVER);
+    return true;
 }
 
 /* One look at each of reconnect-addresses. The link that stands, or none. */
@@ -247,6 +265,13 @@ static bool take_up(struct outgoing *out, GError **err)
                   channel_name(out->ch));
         return false;
     }
+    mutex_lock(&out->m->lock);
+    bool paused = out->postcopy.paused_by_us; /* while the link was being made */
+    mutex_unlock(&out->m->lock);
+    if (paused) {
+        error_set(err, FERRY_ERROR_CANCELLED, "Paused by migrate-pause");
+        return false;
+    }
     out->o->bytes = out->stats.bytes;
     out->rp = return_path_new(out->ch, err);
     if (!out->rp) {
@@ -276,7 +301,12 @@ bool postcopy_recover(struct outgoing *out, GError *why, GError **err)
         if (!wait_for_link(out, &addr, &fd, err)) {
             return false;
         }
-        set_recovering(out);
+        if (!set_recovering(out, err)) {
+            if (fd >= 0) {
+                close(fd);
+            }
+            return false;
+        }
         if ((!addr ||
              outgoing_connect(out, addr, fd, migration_timeout(out->m, connect_timeout), &error)) &&
             take_up(out, &error)) {

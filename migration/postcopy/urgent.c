@@ -33,6 +33,7 @@ struct urgent {
     atomic_bool stopping;
     struct mutex lock; /* a leaf */
     GPtrArray *readers;
+    bool complained;         /* lock; of one connection too many */
     struct arrival *arrival; /* NULL until LISTEN */
 };
 
@@ -75,15 +76,37 @@ static void start_reader(struct urgent *u, struct urgent_reader *r)
     (void)u;
 }
 
+/* Those whose connection is over make room for others. Lock held. */
+static void forget_ended(struct urgent *u)
+{
+    for (unsigned i = u->readers->len; i-- > 0;) {
+        struct urgent_reader *r = g_ptr_array_index(u->readers, i);
+
+        if (r->ended) {
+            if (r->thread) {
+                g_thread_join(r->thread); /* it has let go of the lock for the last time */
+            }
+            channel_unref(r->ch);
+            g_ptr_array_remove_index(u->readers, i);
+        }
+    }
+}
+
 void urgent_add(struct urgent *u, struct channel *ch)
 {
     struct urgent_reader *r;
 
     channel_set_read_timeout(ch, 0); /* nothing comes as long as nothing is asked for */
     mutex_lock(&u->lock);
+    forget_ended(u);
     if (u->readers->len >= URGENT_MAX) {
+        bool first = !u->complained;
+
+        u->complained = true;
         mutex_unlock(&u->lock);
-        report_warning("A connection to %s is one too many for urgent pages", channel_name(ch));
+        if (first) { /* who connects without end must not fill the log */
+            report_warning("A connection to %s is one too many for urgent pages", channel_name(ch));
+        }
         return;
     }
     r = g_new0(struct urgent_reader, 1);
