@@ -190,6 +190,8 @@ bool policy_from_qmp(struct policy *p, const MigrationPolicy *arg, GError **err)
 
     if (!read_number("completion-timeout-per-gib", arg->has_completion_timeout_per_gib,
                      arg->completion_timeout_per_gib, 0, TIMEOUT_S_MAX, err) ||
+        !read_number("completion-timeout", arg->has_completion_timeout, arg->completion_timeout, 0,
+                     TIMEOUT_S_MAX * INT64_C(1000), err) ||
         !read_number("progress-timeout", arg->has_progress_timeout, arg->progress_timeout, 0,
                      TIMEOUT_S_MAX, err) ||
         !read_number("max-downtime", arg->has_max_downtime, arg->max_downtime, 1, DOWNTIME_MS_MAX,
@@ -204,6 +206,9 @@ bool policy_from_qmp(struct policy *p, const MigrationPolicy *arg, GError **err)
     }
     if (arg->has_completion_timeout_per_gib) {
         new.completion_s_per_gib = (unsigned)arg->completion_timeout_per_gib;
+    }
+    if (arg->has_completion_timeout) {
+        new.completion_ms = (uint64_t)arg->completion_timeout;
     }
     if (arg->has_progress_timeout) {
         new.progress_s = (unsigned)arg->progress_timeout;
@@ -233,8 +238,9 @@ MigrationPolicy *policy_to_qmp(const struct policy *p)
         s->value = s->has_value ? p->steps[i].value : 0;
         g_ptr_array_add(q->steps, s);
     }
-    q->has_completion_timeout_per_gib = q->has_progress_timeout = true;
+    q->has_completion_timeout_per_gib = q->has_completion_timeout = q->has_progress_timeout = true;
     q->completion_timeout_per_gib = p->completion_s_per_gib;
+    q->completion_timeout = (int64_t)p->completion_ms;
     q->progress_timeout = p->progress_s;
     q->has_max_downtime = p->max_downtime_ms;
     q->max_downtime = (int64_t)p->max_downtime_ms;
@@ -280,9 +286,11 @@ void policy_run_init(struct policy_run *run, const struct policy *policy)
 int64_t policy_deadline_ns(const struct policy *p, uint64_t memory_bytes)
 {
     double gib = MAX((double)memory_bytes / (double)(UINT64_C(1) << 30), 1);
-
     /* less than a GiB counts as one: connecting and switching do not shrink with memory */
-    return (int64_t)(gib * p->completion_s_per_gib * 1e9);
+    int64_t by_size = (int64_t)(gib * p->completion_s_per_gib * 1e9);
+    int64_t fixed = (int64_t)p->completion_ms * 1000000;
+
+    return by_size && fixed ? MIN(by_size, fixed) : MAX(by_size, fixed);
 }
 
 int64_t policy_left_ns(const struct policy_run *run, const struct policy_view *v)
@@ -478,8 +486,7 @@ static void look_at_deadlines(struct policy_run *run, const struct policy_view *
         return;
     }
     if (deadline && v->now_ns >= deadline) {
-        why = g_strdup_printf("The %" PRId64 " s that the policy allows are over",
-                              deadline / 1000000000);
+        why = g_strdup_printf("The %g s that the policy allows are over", (double)deadline / 1e9);
     } else if (run->policy.progress_s &&
                v->now_ns - run->progressed_ns >= run->policy.progress_s * INT64_C(1000000000)) {
         why = g_strdup_printf("For %u s there has been no progress", run->policy.progress_s);

@@ -37,6 +37,7 @@ struct policy {
     struct policy_step steps[POLICY_STEPS_MAX];
     unsigned count;
     unsigned completion_s_per_gib; /* 0: none */
+    uint64_t completion_ms;        /* 0: none; the earlier counts */
     unsigned progress_s;           /* 0: none */
     uint64_t max_downtime_ms;      /* 0: no cap */
     bool allow_post_copy;

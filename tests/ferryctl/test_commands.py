@@ -10,7 +10,7 @@ from ctlcase import FAILED, REFUSED, UNREACHABLE, USAGE, CtlCase
 from fakeqmp import QEMU, Refusal, ram
 
 COMMANDS = ("list", "status", "check", "migrate", "watch", "cancel", "pause", "resume", "policy",
-            "report", "quit")
+            "block", "unblock", "report", "quit")
 
 
 class CommandLine(CtlCase):
@@ -32,11 +32,11 @@ class CommandLine(CtlCase):
                      ("migrate", "a:1", "--max-downtime", "100"),
                      ("migrate", "a:1", "--timeout", "0s"), ("migrate", "a:1", "--timeout", "1d"),
                      ("migrate", "a:1", "--post-copy-after", "0"),
-                     ("migrate", "a:1", "--detach", "--timeout", "5s"),
                      ("migrate", "a:1", "--detach", "--post-copy-after", "2"),
                      ("migrate", "a:1", "--interval", "1ms"), ("watch", "--wait", "0s"),
                      ("policy", "custom", "--step", "x"), ("policy", "custom", "--step", "1:a=b"),
-                     ("policy", "--max-downtime", "5ms"), ("report", "x")):
+                     ("policy", "--max-downtime", "5ms"), ("policy", "--completion-timeout", "5ms"),
+                     ("block",), ("block", ""), ("block", "a", "b"), ("unblock", "x"), ("report", "x")):
             with self.subTest(args):
                 fake = self.fake()
                 result = self.ctl(*args, expect=USAGE)
@@ -233,10 +233,10 @@ class Policy(CtlCase):
         fake = self.fake(commands={"query-migrate-policy": self.POLICY, "migrate-set-policy": {}})
         self.ctl("policy", "custom", "--step", "0:downtime-limit=100", "--step=3:abort",
                  "--max-downtime", "1s", "--progress-timeout", "2m", "--allow-auto-converge",
-                 "--completion-timeout-per-gib", "1500ms")
+                 "--completion-timeout-per-gib", "1500ms", "--completion-timeout", "1500ms")
         self.assertEqual(fake.arguments("migrate-set-policy"), {
             "policy": "custom", "max-downtime": 1000, "progress-timeout": 120,
-            "completion-timeout-per-gib": 2, "allow-auto-converge": True,
+            "completion-timeout-per-gib": 2, "completion-timeout": 1500, "allow-auto-converge": True,
             "steps": [{"stalls": 0, "action": "downtime-limit", "value": 100},
                       {"stalls": 3, "action": "abort"}]})
 
@@ -250,6 +250,28 @@ class Policy(CtlCase):
         self.fake(greeting=QEMU)
         for args in (("policy",), ("policy", "legacy")):
             self.assertIn("This machine (QEMU 7.2.22) has no migration policies",
+                          self.ctl(*args, expect=REFUSED).err)
+
+
+class Block(CtlCase):
+    def test_mark(self):
+        fake = self.fake(commands={"migrate-set-blocker": {}, "migrate-clear-blocker": {}})
+        self.assertEqual(self.ctl("block", "It holds the licence").out,
+                         "The guest is marked: it does not move.\n")
+        self.assertEqual(fake.arguments("migrate-set-blocker"), {"reason": "It holds the licence"})
+        self.assertEqual(self.ctl("unblock").out, "The guest is not marked.\n")
+        self.assertEqual(fake.arguments("migrate-clear-blocker"), {})
+
+    def test_refused(self):
+        def refuse(**_):
+            raise Refusal("A migration is under way")
+        self.fake(commands={"migrate-set-blocker": refuse})
+        self.assertIn("A migration is under way", self.ctl("block", "x", expect=REFUSED).err)
+
+    def test_qemu_has_none(self):
+        self.fake(greeting=QEMU)
+        for args in (("block", "x"), ("unblock",)):
+            self.assertIn("A guest of this machine (QEMU 7.2.22) cannot be marked",
                           self.ctl(*args, expect=REFUSED).err)
 
 

@@ -168,6 +168,34 @@ class Ends(CtlCase):
         self.assertIn("since its time was up", result.err)
         self.assertIn(("migrate_cancel", {}), fake.log)
 
+    def test_the_machine_keeps_the_time_too(self):
+        policy = {"policy": "suspend", "completion-timeout-per-gib": 150, "completion-timeout": 0,
+                  "progress-timeout": 150, "max-downtime": 400, "allow-post-copy": False,
+                  "steps": [{"stalls": 1, "action": "abort"}]}
+        for name in ("suspend", "custom"):
+            policy["policy"] = name
+            fake = self.fake(states=[ACTIVE, COMPLETED], commands={
+                "query-migrate-policy": policy, "migrate-set-policy": {}})
+            self.ctl("migrate", DEST, "--timeout", "10m")
+            want = {**policy, "completion-timeout": 602000}
+            if name != "custom":
+                del want["steps"]
+            self.assertEqual(fake.arguments("migrate-set-policy"), want)
+            fake.close()
+        fake = self.fake(states=[ACTIVE], commands={
+            "query-migrate-policy": policy, "migrate-set-policy": {}})
+        self.ctl("migrate", DEST, "--timeout", "10m", "--detach")
+        self.assertEqual(fake.arguments("migrate-set-policy"), {**policy, "completion-timeout": 600000})
+
+    def test_a_machine_that_keeps_no_time(self):
+        for commands in ({}, {"query-migrate-policy": {"policy": "legacy"}, "migrate-set-policy": {}}):
+            fake = self.fake(states=[COMPLETED], commands=commands)
+            self.ctl("migrate", DEST, "--timeout", "10m")
+            self.assertIn("keeps no time",
+                          self.ctl("migrate", DEST, "--timeout", "10m", "--detach", expect=REFUSED).err)
+            self.assertNotIn("migrate-set-policy", [name for name, _ in fake.log])
+            fake.close()
+
     def test_machine_gone(self):
         fake = self.fake(states=[ACTIVE])
         process = self.start("migrate", DEST)

@@ -197,6 +197,28 @@ class Ferry(RealCase):
         self.on("a", "policy", "custom", "--step", "2:abort", "--progress-timeout", "1m")
         self.on("a", "policy", "custom", "--step", "2:dance", expect=REFUSED)
 
+    def test_block(self):
+        self.pair()
+        self.has(self.src, "migrate-set-blocker")
+        self.on("a", "block", "It holds the licence")
+        self.assertIn("It holds the licence", self.on("a", "status").out)
+        self.assertIn("It holds the licence", self.on("a", "migrate", self.dest, expect=REFUSED).out)
+        self.src.guest.check()
+        self.on("a", "unblock")
+        self.on("a", "migrate", self.dest)
+        self.dst.guest.check()
+
+    def test_time_is_up_without_us(self):
+        """ferryctl has gone: the machine itself ends what takes too long."""
+        self.pair(rate=20000)
+        self.has(self.src, "migrate-set-policy")
+        self.on("a", "migrate", self.dest, "--bandwidth", "1M", "--max-downtime", "1ms", "--detach",
+                "--timeout", "1500ms")
+        said = migrate.wait_status(self.src, "failed")["error-desc"]
+        self.assertIn("The 1.5 s that the policy allows are over", said)
+        self.src.guest.check()
+        self.dst.wait(None)
+
     def test_policy_gives_up(self):
         """What the machine decides by itself is told, and why."""
         self.pair(rate=20000)

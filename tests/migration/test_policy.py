@@ -250,6 +250,19 @@ class Policy(MigrationCase):
         self.check_given_up("legacy", "The 2 s that the policy allows are over")
         self.assertLess(time.monotonic() - start, migrate.scaled(4))
 
+    def test_deadline_of_the_whole(self):
+        """In milliseconds, and earlier than the one that goes by size."""
+        src, dst = self.busy()
+        relay = self.relay()
+        src.cmd("migrate-set-policy", policy="legacy",
+                **{"completion-timeout-per-gib": 3600, "completion-timeout": 1500})
+        start = time.monotonic()
+        self.go(expect_ms=3000, uri=relay.uri, max_bandwidth=8 * MIB)
+        migrate.wait_status(src, "active")
+        relay.stall("fwd")
+        self.check_given_up("legacy", "The 1.5 s that the policy allows are over")
+        self.assertLess(time.monotonic() - start, migrate.scaled(4))
+
     def test_progress_deadline(self):
         src, dst = self.busy()
         relay = self.relay()
@@ -264,7 +277,8 @@ class Policy(MigrationCase):
     def test_query(self):
         src = self.vm(guest=None)
         self.assertEqual(src.cmd("query-migrate-policy"), {
-            "policy": "legacy", "steps": [], "completion-timeout-per-gib": 0, "progress-timeout": 0,
+            "policy": "legacy", "steps": [], "completion-timeout-per-gib": 0, "completion-timeout": 0,
+            "progress-timeout": 0,
             "allow-post-copy": False, "allow-auto-converge": False})
         src.cmd("migrate-set-policy", policy="suspend", **{"max-downtime": 2000})
         policy = src.cmd("query-migrate-policy")

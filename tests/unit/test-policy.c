@@ -616,6 +616,30 @@ static void test_refused(void)
     arg.has_completion_timeout_per_gib = true;
     arg.completion_timeout_per_gib = INT64_MAX;
     refused(&arg, "completion-timeout-per-gib");
+    arg = arguments(MIGRATION_POLICY_NAME_LEGACY);
+    arg.has_completion_timeout = true;
+    arg.completion_timeout = INT64_MAX;
+    refused(&arg, "completion-timeout'");
+    arg.completion_timeout = -1;
+    refused(&arg, "completion-timeout'");
+}
+
+/* A deadline by size and a fixed one: the earlier counts. */
+static void test_two_deadlines(void)
+{
+    static const struct {
+        unsigned per_gib;
+        uint64_t ms, gib;
+        int64_t want_ms;
+    } rows[] = { { 0, 0, 4, 0 },          { 10, 0, 4, 40000 },     { 0, 1500, 4, 1500 },
+                 { 10, 1500, 4, 1500 },   { 10, 90000, 4, 40000 }, { 10, 20000, 0, 10000 },
+                 { 10, 40000, 4, 40000 }, { 0, 1, 4, 1 } };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        struct policy p = { .completion_s_per_gib = rows[i].per_gib, .completion_ms = rows[i].ms };
+
+        g_assert_cmpint(policy_deadline_ns(&p, rows[i].gib << 30), ==, rows[i].want_ms * 1000000);
+    }
 }
 
 static void test_query(void)
@@ -641,6 +665,7 @@ static void test_query(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/policy/two-deadlines", test_two_deadlines);
     g_test_add_func("/policy/legacy", test_legacy);
     g_test_add_func("/policy/minimal-downtime", test_minimal);
     g_test_add_func("/policy/progress-is-no-stall", test_progress_is_no_stall);

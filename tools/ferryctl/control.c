@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The commands that ask or tell a machine one thing: status, cancel, pause, resume, quit. */
+/* The commands that ask or tell a machine one thing: status, cancel, pause, resume, block, unblock,
+ * quit. */
 #include "check.h"
 #include "machines.h"
 #include "move.h"
@@ -327,6 +328,77 @@ const struct command command_resume = {
         "That is a migration that waits before the switchover, one paused in post-copy (with "
         "DEST),\nor else the guest.",
     .run = resume_run,
+};
+
+/* ---- block, unblock ---- */
+
+static int mark(struct ctl *ctl, qmp *q, const char *command, json_t *arguments, const char *done,
+                GError **err)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!qmp_do(q, command, arguments, &error)) {
+        if (qmp_is_missing(q)) {
+            ctl_fail(err, CTL_REFUSED, "A guest of this machine (%s) cannot be marked",
+                     qmp_version(q));
+        } else {
+            g_propagate_error(err, g_steal_pointer(&error));
+        }
+        return CTL_REFUSED;
+    }
+    say(ctl, done);
+    return CTL_DONE;
+}
+
+static int block_run(struct ctl *ctl, const struct command *self, int argc, char **argv,
+                     GError **err)
+{
+    g_auto(GStrv) rest = command_parse(ctl, self, NULL, argc, argv, 1, 1, err);
+    g_autoptr(qmp) q = NULL;
+    json_t *arguments;
+
+    if (!rest) {
+        return CTL_USAGE;
+    }
+    if (!*rest[0] || !(arguments = json_pack("{s:s}", "reason", rest[0]))) {
+        ctl_fail(err, CTL_USAGE, "The reason must be UTF-8 text that people can read");
+        return CTL_USAGE;
+    }
+    q = machines_connect(ctl, err);
+    if (!q) {
+        json_decref(arguments);
+        return CTL_UNREACHABLE;
+    }
+    return mark(ctl, q, "migrate-set-blocker", arguments, "The guest is marked: it does not move.",
+                err);
+}
+
+const struct command command_block = {
+    .name = "block",
+    .arguments = "REASON",
+    .summary = "mark the guest as one that does not move",
+    .description = "Whoever tries is told the reason. The mark belongs to this machine's process.",
+    .run = block_run,
+};
+
+static int unblock_run(struct ctl *ctl, const struct command *self, int argc, char **argv,
+                       GError **err)
+{
+    g_auto(GStrv) rest = command_parse(ctl, self, NULL, argc, argv, 0, 0, err);
+    g_autoptr(qmp) q = NULL;
+
+    if (!rest || !(q = machines_connect(ctl, err))) {
+        return CTL_USAGE;
+    }
+    return mark(ctl, q, "migrate-clear-blocker", NULL, "The guest is not marked.", err);
+}
+
+const struct command command_unblock = {
+    .name = "unblock",
+    .arguments = "",
+    .summary = "take the mark of block back",
+    .description = "Devices that cannot move still forbid it, see ferryctl status.",
+    .run = unblock_run,
 };
 
 /* ---- quit ---- */

@@ -68,7 +68,7 @@ char **command_parse(struct ctl *ctl, const struct command *self, const GOptionE
 void ctl_print_json(json_t *line);
 
 extern const struct command command_list, command_status, command_check, command_migrate,
-    command_watch, command_cancel, command_pause, command_resume, command_policy, command_report,
-    command_quit;
+    command_watch, command_cancel, command_pause, command_resume, command_policy, command_block,
+    command_unblock, command_report, command_quit;
 
 #endif

@@ -69,7 +69,7 @@ _ferryctl() {
     --policy) _ferryctl_offer < <(printf '%s\n' $policies) ;;
     -o | --output | -f | --from) _ferryctl_files ;;
     -w | --wait | -i | --interval | --timeout | --max-downtime | --bandwidth | --post-copy-after | \
-        --step | --progress-timeout | --completion-timeout-per-gib) COMPREPLY=() ;;
+        --step | --progress-timeout | --completion-timeout | --completion-timeout-per-gib) COMPREPLY=() ;;
     *)
         if [[ -z $command ]]; then
             if [[ $cur == -* ]]; then

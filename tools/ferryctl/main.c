@@ -20,9 +20,9 @@
 #define PATIENCE_MS 10000
 
 static const struct command *const commands[] = {
-    &command_list,   &command_status, &command_check, &command_migrate,
-    &command_watch,  &command_cancel, &command_pause, &command_resume,
-    &command_policy, &command_report, &command_quit,
+    &command_list,    &command_status, &command_check,  &command_migrate, &command_watch,
+    &command_cancel,  &command_pause,  &command_resume, &command_policy,  &command_block,
+    &command_unblock, &command_report, &command_quit,
 };
 
 G_DEFINE_QUARK(ferryctl - error, ctl_error)

@@ -13,6 +13,8 @@
 
 #include <string.h>
 
+#define TIMEOUT_GRACE_MS 2000
+
 struct migrate_options {
     char *policy, *bandwidth, *max_downtime, *timeout, *peer, *post_copy_after, *interval;
     gboolean auto_converge, detach, no_check;
@@ -60,12 +62,10 @@ static bool parse_values(struct migrate_options *o, GError **err)
         ctl_fail(err, CTL_USAGE, "--timeout must be at least 1ms");
         return false;
     }
-    if (o->detach && (o->timeout || o->post_copy_after)) {
-        ctl_fail(
-            err, CTL_USAGE,
-            "%s is kept by ferryctl itself, so it goes without --detach; a policy holds without "
-            "ferryctl, see ferryctl policy --help",
-            o->timeout ? "--timeout" : "--post-copy-after");
+    if (o->detach && o->post_copy_after) {
+        ctl_fail(err, CTL_USAGE,
+                 "--post-copy-after is kept by ferryctl itself, so it goes without --detach; a "
+                 "policy holds without ferryctl, see ferryctl policy --help");
         return false;
     }
     return true;
@@ -150,6 +150,31 @@ static bool set_parameters(const struct migrate_options *o, qmp *q, GError **err
            qmp_do(q, "migrate-set-parameters", g_steal_pointer(&arguments), err);
 }
 
+/* The machine keeps the time too, so that it holds when nobody watches any more. Where we do, we
+ * cancel first. */
+static bool set_timeout(const struct migrate_options *o, qmp *q, GError **err)
+{
+    GError *error = NULL;
+    json_t *arguments =
+        policy_with_timeout(q, o->timeout_ms + (o->detach ? 0 : TIMEOUT_GRACE_MS), &error);
+
+    if (arguments) {
+        return policy_set(q, arguments, err);
+    }
+    if (error) {
+        g_propagate_error(err, error);
+        return false;
+    }
+    if (o->detach) {
+        ctl_fail(err, CTL_REFUSED,
+                 "This machine (%s) keeps no time for a migration: --timeout goes without --detach "
+                 "there",
+                 qmp_version(q));
+        return false;
+    }
+    return true;
+}
+
 static bool set_policy(const struct migrate_options *o, qmp *q, GError **err)
 {
     const struct policy_options options = {
@@ -160,11 +185,11 @@ static bool set_policy(const struct migrate_options *o, qmp *q, GError **err)
     };
     json_t *arguments;
 
-    if (!o->policy) {
-        return true;
+    if (o->policy &&
+        (!(arguments = policy_arguments(&options, err)) || !policy_set(q, arguments, err))) {
+        return false;
     }
-    arguments = policy_arguments(&options, err);
-    return arguments && policy_set(q, arguments, err);
+    return !o->timeout || set_timeout(o, q, err);
 }
 
 /* Asks the machine whether the guest can go there, where it can say so. */

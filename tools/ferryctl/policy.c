@@ -72,6 +72,7 @@ json_t *policy_arguments(const struct policy_options *o, GError **err)
     }
     if (!put_time(arguments, "completion-timeout-per-gib", o->completion_timeout_per_gib, 1000,
                   err) ||
+        !put_time(arguments, "completion-timeout", o->completion_timeout, 1, err) ||
         !put_time(arguments, "progress-timeout", o->progress_timeout, 1000, err) ||
         !put_time(arguments, "max-downtime", o->max_downtime, 1, err)) {
         return NULL;
@@ -83,6 +84,27 @@ json_t *policy_arguments(const struct policy_options *o, GError **err)
         json_object_set_new(arguments, "allow-post-copy", json_true());
     }
     return g_steal_pointer(&arguments);
+}
+
+json_t *policy_with_timeout(qmp *q, int64_t ms, GError **err)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(json_t) policy = qmp_execute(q, "query-migrate-policy", NULL, &error);
+
+    if (!policy) {
+        if (!qmp_is_missing(q)) {
+            g_propagate_error(err, g_steal_pointer(&error));
+        }
+        return NULL;
+    }
+    if (!json_object_get(policy, "completion-timeout")) {
+        return NULL;
+    }
+    if (g_strcmp0(json_string_value(json_object_get(policy, "policy")), "custom") != 0) {
+        json_object_del(policy, "steps"); /* they are the name's */
+    }
+    json_object_set_new(policy, "completion-timeout", json_integer(ms));
+    return g_steal_pointer(&policy);
 }
 
 static int no_policies(qmp *q, GError **err)
@@ -116,9 +138,10 @@ static void print_member(const struct ctl *ctl, const char *name, json_t *value)
     } else if (json_is_boolean(value)) {
         text = g_strdup(json_is_true(value) ? "yes" : "no");
     } else if (json_is_number(value)) {
-        const char *unit = g_str_has_prefix(name, "max-downtime") ? " ms"
-                           : strstr(name, "timeout")              ? " s"
-                                                                  : "";
+        const char *unit = !strcmp(name, "max-downtime") || !strcmp(name, "completion-timeout")
+                               ? " ms"
+                           : strstr(name, "timeout") ? " s"
+                                                     : "";
 
         text = json_number_value(value) == 0 && *unit
                    ? g_strdup("none")
@@ -182,6 +205,7 @@ static int policy_run(struct ctl *ctl, const struct command *self, int argc, cha
 {
     g_auto(GStrv) steps = NULL;
     g_autofree char *per_gib = NULL;
+    g_autofree char *completion = NULL;
     g_autofree char *progress = NULL;
     g_autofree char *downtime = NULL;
     gboolean auto_converge = FALSE, post_copy = FALSE;
@@ -192,6 +216,8 @@ static int policy_run(struct ctl *ctl, const struct command *self, int argc, cha
           "TIME" },
         { "completion-timeout-per-gib", 0, 0, G_OPTION_ARG_STRING, &per_gib,
           "for the whole move, for each GiB of memory", "TIME" },
+        { "completion-timeout", 0, 0, G_OPTION_ARG_STRING, &completion,
+          "for the whole move, however large", "TIME" },
         { "progress-timeout", 0, 0, G_OPTION_ARG_STRING, &progress, "without progress", "TIME" },
         { "allow-auto-converge", 0, 0, G_OPTION_ARG_NONE, &auto_converge,
           "steps may slow the guest down", NULL },
@@ -207,9 +233,10 @@ static int policy_run(struct ctl *ctl, const struct command *self, int argc, cha
     if (!rest) {
         return CTL_USAGE;
     }
-    options = (struct policy_options){ rest[0],  steps,         per_gib,  progress,
-                                       downtime, auto_converge, post_copy };
-    if (!rest[0] && (steps || per_gib || progress || downtime || auto_converge || post_copy)) {
+    options = (struct policy_options){ rest[0],  steps,    per_gib,       completion,
+                                       progress, downtime, auto_converge, post_copy };
+    if (!rest[0] &&
+        (steps || per_gib || completion || progress || downtime || auto_converge || post_copy)) {
         ctl_fail(err, CTL_USAGE, "Options of a policy need its NAME, see ferryctl policy --help");
         return CTL_USAGE;
     }

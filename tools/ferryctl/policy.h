@@ -10,12 +10,18 @@
 struct policy_options {
     const char *name; /* NULL: none */
     char **steps;     /* STALLS:ACTION[=VALUE] */
-    const char *completion_timeout_per_gib, *progress_timeout, *max_downtime; /* durations */
-    bool auto_converge, post_copy;                                            /* allow */
+    /* durations */
+    const char *completion_timeout_per_gib, *completion_timeout, *progress_timeout, *max_downtime;
+    bool auto_converge, post_copy; /* allow */
 };
 
 /* The arguments of migrate-set-policy, a new reference. */
 json_t *policy_arguments(const struct policy_options *options, GError **err);
+/*
+ * The arguments that give the policy in force a completion timeout and leave the rest of it, a new
+ * reference. NULL without *err: the machine has no such timeout.
+ */
+json_t *policy_with_timeout(qmp *q, int64_t ms, GError **err);
 /* Sets it; a machine without the command is told apart in the error. */
 bool policy_set(qmp *q, json_t *arguments, GError **err);
 
