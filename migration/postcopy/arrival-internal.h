@@ -23,6 +23,13 @@ enum arrival_kind {
     ARRIVAL_ANON,    /* of this process alone: dropped, and copied in */
     ARRIVAL_PRIVATE, /* a private mapping of a file without a name: also a hole in the file */
     ARRIVAL_SHARED,  /* a file: a hole is made, and data copied into it */
+    /*
+     * A file whose pages stay where they are and are only taken out of this process's mapping: what
+     * comes is written to the file and mapped then (userfaultfd's minor mode). A discard costs a
+     * third of a hole, and no page is freed to be allocated again. Not for huge pages, which are
+     * few, and whose files cannot be written to.
+     */
+    ARRIVAL_CACHED,
 };
 
 struct arrival_block {
@@ -90,7 +97,10 @@ bool arrival_block_kind(const struct ram_block *b, enum arrival_kind *kind, GErr
  */
 bool arrival_place(struct arrival *a, struct arrival_block *ab, uint64_t first, uint64_t n,
                    const uint8_t *data, GError **err);
-/* A page that is not absent, and that the host has nothing for: it is zero. */
+/*
+ * Somebody touched a page that is not absent. The host has nothing for it: it is zero; or, with
+ * `minor`, its file has it and it is only not mapped.
+ */
 bool arrival_place_here(struct arrival *a, struct arrival_block *ab, uint64_t page, bool minor);
 
 /* --- drop.c --- */

@@ -106,6 +106,7 @@ bool arrival_possible(struct vm *vm, bool ignore_shared, GError **err)
 struct arrival *arrival_new(struct vm *vm, struct ram_load *rl, bool ignore_shared, GError **err)
 {
     struct arrival *a = g_new0(struct arrival, 1);
+    uint64_t known;
 
     (void)rl;
     a->vm = vm;
@@ -114,6 +115,10 @@ struct arrival *arrival_new(struct vm *vm, struct ram_load *rl, bool ignore_shar
     mutex_init(&a->stop_lock);
     a->count = ram_block_count(vm->memory);
     a->blocks = g_new0(struct arrival_block, a->count);
+    if (!uffd_known_features(&known, err)) {
+        arrival_free(a);
+        return NULL;
+    }
     for (unsigned i = 0; i < a->count; i++) {
         struct arrival_block *ab = &a->blocks[i];
 
@@ -126,6 +131,10 @@ struct arrival *arrival_new(struct vm *vm, struct ram_load *rl, bool ignore_shar
         if (!arrival_block_kind(ab->b, &ab->kind, err)) {
             arrival_free(a);
             return NULL;
+        }
+        if (ab->kind == ARRIVAL_SHARED && ab->b->page_size == TARGET_PAGE_SIZE &&
+            (known & UFFD_FEATURE_MINOR_SHMEM)) {
+            ab->kind = ARRIVAL_CACHED;
         }
         uint64_t words = BITMAP_WORDS(ab->b->max_length >> ab->shift);
 
@@ -282,15 +291,20 @@ static bool map_zeroes(struct arrival *a, GError **err)
 
 static bool watch(struct arrival *a, GError **err)
 {
-    a->uffd =
-        uffd_open(needed_features(a->vm, a->ignore_shared), UFFD_FEATURE_THREAD_ID, NULL, err);
+    uint64_t need = needed_features(a->vm, a->ignore_shared);
+
+    for (unsigned i = 0; i < a->count; i++) {
+        need |= a->blocks[i].kind == ARRIVAL_CACHED ? UFFD_FEATURE_MINOR_SHMEM : 0;
+    }
+    a->uffd = uffd_open(need, UFFD_FEATURE_THREAD_ID, NULL, err);
     if (a->uffd < 0) {
         return false;
     }
     for (unsigned i = 0; i < a->count; i++) {
         struct arrival_block *ab = &a->blocks[i];
 
-        if (ab->travels && !uffd_register(a->uffd, ab->b->host, ab->b->used_length, false)) {
+        if (ab->travels &&
+            !uffd_register(a->uffd, ab->b->host, ab->b->used_length, ab->kind == ARRIVAL_CACHED)) {
             error_set_errno(err, FERRY_ERROR_HOST, errno,
                             "Cannot watch memory '%s' for pages that have not come yet",
                             ab->b->idstr);
@@ -334,12 +348,37 @@ static bool place_failed(const struct arrival_block *ab, GError **err)
     return false;
 }
 
+/* Into the file, whatever it has there; nobody maps the pages. */
+static bool write_pages(struct arrival *a, const struct arrival_block *ab, uint64_t first,
+                        uint64_t n, const uint8_t *data)
+{
+    uint64_t end = (first + n) << ab->shift, step;
+
+    for (uint64_t at = first << ab->shift; at < end; at += step) {
+        ssize_t done;
+
+        do {
+            done = data ? pwrite(ab->b->fd, data, end - at, (off_t)at)
+                        : pwrite(ab->b->fd, a->zeroes, MIN(end - at, a->zeroes_length), (off_t)at);
+        } while (done < 0 && errno == EINTR);
+        if (done < 0) {
+            return false;
+        }
+        step = (uint64_t)done;
+        data = data ? data + step : NULL;
+    }
+    return true;
+}
+
 static bool put(struct arrival *a, struct arrival_block *ab, uint64_t first, uint64_t n,
                 const uint8_t *data)
 {
     uint8_t *to = arrival_host(ab, first);
     uint64_t length = n << ab->shift, page_size = UINT64_C(1) << ab->shift;
 
+    if (ab->kind == ARRIVAL_CACHED) {
+        return write_pages(a, ab, first, n, data) && uffd_continue(a->uffd, to, length, page_size);
+    }
     if (data) {
         return uffd_copy(a->uffd, to, data, length, page_size);
     }
@@ -397,10 +436,35 @@ bool arrival_place(struct arrival *a, struct arrival_block *ab, uint64_t first, 
     return true;
 }
 
+/* Pages that are mapped with one that was touched, when they are here too. */
+#define MAP_AHEAD 32u
+
 bool arrival_place_here(struct arrival *a, struct arrival_block *ab, uint64_t page, bool minor)
 {
-    (void)minor;
-    return put(a, ab, page, 1, NULL);
+    uint64_t page_size = UINT64_C(1) << ab->shift, end = page + 1;
+
+    if (!minor) {
+        return page_size == TARGET_PAGE_SIZE
+                   ? uffd_zero(a->uffd, arrival_host(ab, page), page_size, page_size)
+                   : put(a, ab, page, 1, NULL);
+    }
+    if (!uffd_continue(a->uffd, arrival_host(ab, page), page_size, page_size)) {
+        if (errno == EFAULT) { /* its file has it no longer: it faults again, as a missing one */
+            uffd_wake(a->uffd, arrival_host(ab, page), page_size);
+            return true;
+        }
+        return false;
+    }
+    while (end < MIN(page + MAP_AHEAD, arrival_host_pages(ab)) &&
+           !atomic_bit_test(ab->absent, end)) {
+        end++;
+    }
+    if (end > page + 1) {
+        /* as far as the file has them; the rest faults by itself */
+        (void)uffd_continue(a->uffd, arrival_host(ab, page + 1), (end - page - 1) << ab->shift,
+                            page_size);
+    }
+    return true;
 }
 
 /* --- what is here --- */

@@ -6,13 +6,17 @@
  * makes other CPUs forget them once for all. A kernel that cannot do this for the caller itself
  * (before 6.13) gets them one by one.
  *
+ * A file that can be watched for pages that it has and that are not mapped keeps them; they are
+ * only taken out of the mapping.
+ *
+ * Behind a private mapping the file also has pages: one of zeroes for each that was written to.
+ *
  * A page is always given back, whether this side believes that the host has one or not: a page that
  * a reader has touched, or that came with a huge one, reads as zero, and nobody would wait for it.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -24,7 +28,6 @@
 
 struct drop {
     int pidfd;                      /* -1: one by one */
-    bool file_empty;                /* a private mapping's: no hole has to be made in it */
     const struct arrival_block *ab; /* whose ranges these are */
     unsigned n;
     size_t bytes;
@@ -101,19 +104,11 @@ bool drop_flush(struct drop *d, GError **err)
     if (d->ab->kind == ARRIVAL_SHARED) {
         ok = punch(d, err);
     } else {
-        ok = unmap(d, err) && (d->ab->kind == ARRIVAL_ANON || d->file_empty || punch(d, err));
+        ok = unmap(d, err) && (d->ab->kind != ARRIVAL_PRIVATE || punch(d, err));
     }
     d->n = 0;
     d->bytes = 0;
     return ok;
-}
-
-/* Writes through a private mapping leave its file alone; only reads bring pages (of zeroes) in. */
-static bool file_is_empty(const struct ram_block *b)
-{
-    struct stat st;
-
-    return b->fd >= 0 && fstat(b->fd, &st) == 0 && st.st_blocks == 0;
 }
 
 bool drop_add(struct drop *d, struct arrival_block *ab, uint64_t offset, uint64_t length,
@@ -130,10 +125,7 @@ bool drop_add(struct drop *d, struct arrival_block *ab, uint64_t offset, uint64_
     if ((ab != d->ab || d->n == BATCH) && !drop_flush(d, err)) {
         return false;
     }
-    if (ab != d->ab) {
-        d->ab = ab;
-        d->file_empty = file_is_empty(ab->b);
-    }
+    d->ab = ab;
     d->iov[d->n++] = (struct iovec){ start, length };
     d->bytes += length;
     return true;

@@ -5,7 +5,10 @@
  *
  * Ordering. The thread sets a page's `wanted` bit and then looks whether the page is still absent;
  * who places clears `absent` and then looks at `wanted`. So one of the two sees the other, and no
- * wait is left in the table for a page that is in place. Waking is the kernel's, in placing.
+ * wait is left in the table for a page that is in place. Placing wakes, but a fault may also come
+ * between that and the clearing of `absent`: a mapping that another thread is just changing looks
+ * empty for a moment (private mappings of files), and the kernel may take a page of a file out
+ * again. So whoever takes a wait out of the table wakes once more.
  *
  * The lock is a leaf around the table and the figures: for some instructions a fault, and for who
  * places only when the page is wanted. Requests are sent outside it.
@@ -159,6 +162,9 @@ void faults_placed(struct faults *f, struct arrival_block *ab, uint64_t page)
         end_wait(f, w);
     }
     mutex_unlock(&f->lock);
+    if (w) {
+        uffd_wake(f->a->uffd, arrival_host(ab, page), UINT64_C(1) << ab->shift);
+    }
 }
 
 /* --- the thread --- */
@@ -199,6 +205,7 @@ static bool note_wait(struct faults *f, struct arrival_block *ab, uint64_t page,
     atomic_bit_set(ab->wanted, page);
     if (!atomic_bit_test(ab->absent, page)) {
         end_wait(f, w); /* it was put in place just now */
+        uffd_wake(f->a->uffd, arrival_host(ab, page), UINT64_C(1) << ab->shift);
         return false;
     }
     bool ask = !w->requested;

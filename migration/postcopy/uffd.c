@@ -47,7 +47,7 @@ static int open_any(GError **err)
 }
 
 /* What the kernel knows; a descriptor answers this once. */
-static bool known_features(uint64_t *known, GError **err)
+bool uffd_known_features(uint64_t *known, GError **err)
 {
     struct uffdio_api api = { .api = UFFD_API };
     int fd = open_any(err);
@@ -72,7 +72,7 @@ int uffd_open(uint64_t need, uint64_t want, uint64_t *have, GError **err)
     uint64_t known;
     int fd;
 
-    if (!known_features(&known, err)) {
+    if (!uffd_known_features(&known, err)) {
         return -1;
     }
     if (need & ~known) {

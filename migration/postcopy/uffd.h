@@ -19,6 +19,8 @@ struct uffd_fault {
     bool minor;       /* the file has the page, and it is only not mapped */
 };
 
+/* UFFD_FEATURE_* that this kernel knows. False and *err (HOST): not permitted here. */
+bool uffd_known_features(uint64_t *known, GError **err);
 /*
  * Opens a descriptor that also takes faults of the kernel (KVM's, system calls). `need` and `want`
  * are UFFD_FEATURE_* bits; *have, when not NULL, are those of both that are on. -1 and *err (HOST):

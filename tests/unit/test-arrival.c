@@ -280,16 +280,16 @@ static void test_one_request(gconstpointer data)
         for (unsigned i = 0; i < VCPUS; i++) {
             toucher_go(&touchers[i]);
         }
-        wait_until_asked(&f, 1);
-        g_usleep(50000);
+        do { /* those who still wait count */
+            g_usleep(1000);
+            arrival_get_blocktime(f.a, &t);
+            g_free(t.vcpu_us);
+        } while (t.all_blocked_us < 20000);
         for (unsigned i = 0; i < VCPUS; i++) {
             g_assert_false(atomic_load(&touchers[i].done));
         }
         g_assert_cmpuint(atomic_load(&f.asked), ==, 1);
-        arrival_get_blocktime(f.a, &t);
         g_assert_cmpuint(t.faults, ==, 0);
-        g_assert_cmpuint(t.all_blocked_us, >=, 20000); /* they still wait, and it counts */
-        g_free(t.vcpu_us);
 
         arrival_ask_again(f.a);
         wait_until_asked(&f, 2);
@@ -303,12 +303,12 @@ static void test_one_request(gconstpointer data)
         arrival_get_blocktime(f.a, &t);
         g_assert_cmpuint(t.requests, ==, 2);
         g_assert_cmpuint(t.faults, ==, VCPUS);
-        g_assert_cmpuint(t.p50_us, >=, 50000);
+        g_assert_cmpuint(t.p50_us, >=, 20000);
         g_assert_cmpuint(t.p50_us, <=, t.p99_us);
-        g_assert_cmpfloat(t.mean_us, >=, 50000);
+        g_assert_cmpfloat(t.mean_us, >=, 20000);
         g_assert_cmpfloat(t.mean_us, <=, (double)took);
         for (unsigned i = 0; i < VCPUS; i++) {
-            g_assert_cmpuint(t.vcpu_us[i], >=, 50000);
+            g_assert_cmpuint(t.vcpu_us[i], >=, 20000);
             g_assert_cmpuint(t.vcpu_us[i], <=, took);
             g_assert_cmpuint(t.vcpu_us[i], >=, t.all_blocked_us);
         }
@@ -316,7 +316,7 @@ static void test_one_request(gconstpointer data)
 
         for (unsigned i = 0; i < ARRIVAL_LATENCY_BUCKETS; i++) {
             sum += t.buckets[i];
-            g_assert_true(!t.buckets[i] || i >= 15);
+            g_assert_true(!t.buckets[i] || i >= 14);
         }
         g_assert_cmpuint(sum, ==, VCPUS);
         g_free(t.vcpu_us);
