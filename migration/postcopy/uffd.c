@@ -8,11 +8,13 @@
 #include <inttypes.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <linux/userfaultfd.h>
 
+#include "system/memory.h"
 #include "util/error.h"
 
 /* Linux 6.1; the headers of older systems do not have it. */
@@ -163,6 +165,14 @@ static uint64_t went_on(int fd, void *at, int64_t result, uint64_t page_size)
         return (uint64_t)result;
     }
     if (why == EEXIST) {
+        unsigned char there = 1;
+
+        /* of a huge page the kernel also says so when it has none left to give */
+        if (page_size > TARGET_PAGE_SIZE && mincore(at, TARGET_PAGE_SIZE, &there) == 0 &&
+            !(there & 1)) {
+            errno = ENOMEM;
+            return 0;
+        }
         uffd_wake(fd, at, page_size);
         return page_size;
     }

@@ -2,9 +2,11 @@
 /* See test-arrival-machine.h. */
 #include "test-arrival-machine.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "migration/stream/format.h"
@@ -138,9 +140,15 @@ static bool have_huge_pages(void)
 {
     const int need = PAGES * TARGET_PAGE_SIZE / HUGE_SIZE;
 
-    if (huge_pages("free_hugepages", -1) < need && huge_pages_before < 0) {
+    if (huge_pages_before < 0) {
+        /* one test at a time, until the process ends: discarded pages are anybody's */
+        int fd = open("/dev/shm/ferry-test-huge-pages", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+        if (fd < 0 || flock(fd, LOCK_EX) < 0) {
+            return false;
+        }
         huge_pages_before = huge_pages("nr_hugepages", -1);
-        if (huge_pages_before >= 0) {
+        if (huge_pages_before >= 0 && huge_pages("free_hugepages", -1) < need) {
             huge_pages("nr_hugepages", huge_pages_before + need);
             atexit(give_huge_pages_back);
         }

@@ -4,6 +4,7 @@
  * every byte, discards, and memory that cannot arrive at all.
  */
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -320,6 +321,59 @@ static void test_torn(gconstpointer data)
     tear_down(&f);
 }
 
+/*
+ * Huge pages that were given back are anybody's. When they are gone, a page that comes is refused,
+ * stays missing, and can come once more.
+ */
+static void test_no_huge_page_left(gconstpointer data)
+{
+    const uint64_t host = HUGE_SIZE / TARGET_PAGE_SIZE;
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    void *thief[64];
+    unsigned n = 0;
+    struct fixture f;
+
+    if (set_up(&f, GPOINTER_TO_INT(data))) {
+        memset(f.ram->host, 0xee, f.ram->used_length);
+        discard(&f, 0, PAGES);
+        listen_now(&f);
+        while (n < G_N_ELEMENTS(thief)) {
+            thief[n] = mmap(NULL, HUGE_SIZE, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE, -1, 0);
+            if (thief[n] == MAP_FAILED) {
+                break;
+            }
+            n++;
+        }
+        for (uint64_t i = 0; i < host; i++) {
+            put_page(bytes, i, i ? NULL : "ram0");
+        }
+        put_eos(bytes);
+
+        struct arrival_reader *r = arrival_reader_new(f.a);
+        struct stream_in *in = in_new_memory(bytes->data, bytes->len);
+        GError *err = NULL;
+        bool ok = arrival_read_section(r, in, &err);
+
+        g_test_message("%u huge pages taken away; %s", n, ok ? "one was kept" : err->message);
+        if (!ok) {
+            g_assert_error(err, FERRY_ERROR, FERRY_ERROR_HOST);
+            g_clear_error(&err);
+            g_assert_cmpuint(arrival_missing_pages(f.a), ==, PAGES);
+        }
+        while (n) {
+            munmap(thief[--n], HUGE_SIZE);
+        }
+        read_section(r, bytes); /* of a page that is in place nothing is taken */
+        check_page(&f, 0);
+        check_page(&f, host - 1);
+        g_assert_cmpuint(arrival_missing_pages(f.a), ==, PAGES - host);
+        in_free(in);
+        arrival_reader_free(r);
+    }
+    tear_down(&f);
+}
+
 /* Which block a stream goes on with, and pages of several blocks. */
 static void test_blocks(void)
 {
@@ -475,6 +529,8 @@ int main(int argc, char **argv)
     add("bad-discards", test_bad_discards, HUGE_SHARED);
     add("page-sizes", test_page_sizes, ANON);
     add("page-sizes", test_page_sizes, HUGE_SHARED);
+    add("no-huge-page-left", test_no_huge_page_left, HUGE_SHARED);
+    add("no-huge-page-left", test_no_huge_page_left, HUGE_PRIVATE);
     add("torn", test_torn, HUGE_SHARED);
     add("torn", test_torn, HUGE_PRIVATE);
     g_test_add_func("/arrival/bad-records", test_bad_records);
