@@ -114,6 +114,7 @@ static const struct accel_ops fake_ops = { .name = "fake",
 
 struct options {
     bool share, huge, zeroed, release;
+    bool hugetlb; /* huge, and truly so */
 };
 
 struct peer_block {
@@ -141,6 +142,27 @@ struct fixture {
     uint64_t discarded_pages;
 };
 
+/* NULL where the host has no huge pages. */
+static struct ram_block *new_hugetlb(struct vm *vm)
+{
+    struct ram_backing backing = { .type = RAM_MEMFD,
+                                   .hugetlb = true,
+                                   .hugetlbsize = HUGE * TARGET_PAGE_SIZE,
+                                   .madvise_merge = -1,
+                                   .madvise_hugepage = -1,
+                                   .madvise_dump = -1 };
+
+    return ram_block_new(vm->memory, "ram0", PAGES * TARGET_PAGE_SIZE, 0, &backing, NULL);
+}
+
+static bool without_huge_pages(const struct fixture *f)
+{
+    if (!f->ram) {
+        g_test_skip("the host has no 16 free huge pages: write to /proc/sys/vm/nr_hugepages");
+    }
+    return !f->ram;
+}
+
 static void set_up(struct fixture *f, gconstpointer options)
 {
     struct ram_backing backing = {
@@ -155,13 +177,17 @@ static void set_up(struct fixture *f, gconstpointer options)
     f->fake.seen = bitmap_new(PAGES);
     f->fake.touch_at = PAGES;
     f->vm->accel = &f->fake.accel;
-    f->ram = ram_block_new(f->vm->memory, "ram0", PAGES * TARGET_PAGE_SIZE, 0, &backing, NULL);
+    f->ram = f->options->hugetlb ? new_hugetlb(f->vm)
+                                 : ram_block_new(f->vm->memory, "ram0", PAGES * TARGET_PAGE_SIZE, 0,
+                                                 &backing, NULL);
     backing.share = false;
     f->rom = ram_block_new(f->vm->memory, "rom", ROM_PAGES * TARGET_PAGE_SIZE, 0, &backing, NULL);
-    g_assert_nonnull(f->ram);
+    g_assert_true(f->ram || f->options->hugetlb);
     g_assert_nonnull(f->rom);
-    f->fake.ram = f->ram->host;
-    if (f->options->huge) {
+    if (f->ram) {
+        f->fake.ram = f->ram->host;
+    }
+    if (f->options->huge && f->ram) {
         f->ram->page_size = HUGE * TARGET_PAGE_SIZE;
     }
     f->bytes = g_byte_array_new();
@@ -425,6 +451,9 @@ static bool resident(struct fixture *f, uint64_t page)
 static void fill(struct fixture *f)
 {
     for (uint64_t p = 0, gap = 1; p < PAGES; p += gap, gap = (gap * 7 + 3) % 61 + 1) {
+        if (f->options->hugetlb && p / HUGE % 4 == 2) {
+            continue; /* nobody ever was there */
+        }
         for (uint64_t i = p; i < MIN(p + gap % 23, PAGES); i++) {
             memset(f->ram->host + i * TARGET_PAGE_SIZE, i % 11 ? (int)(i % 251) + 1 : 0,
                    TARGET_PAGE_SIZE);
@@ -478,6 +507,9 @@ static void test_first_round(struct fixture *f, gconstpointer data)
     uint64_t untouched = 0;
 
     (void)data;
+    if (without_huge_pages(f)) {
+        return;
+    }
     fill(f);
     for (unsigned p = 0; p < PAGES; p++) {
         untouched += !resident(f, p);
@@ -501,8 +533,9 @@ static void test_first_round(struct fixture *f, gconstpointer data)
     for (unsigned p = 0; p < PAGES; p++) {
         untouched -= !resident(f, p);
     }
-    if (!f->options->huge ||
-        !f->options->zeroed) {              /* the huge pages here are small ones in truth */
+    /* Not where huge pages are small ones in truth; and hugetlbfs does not say where it has holes.
+     */
+    if (!f->options->hugetlb && (!f->options->huge || !f->options->zeroed)) {
         g_assert_cmpuint(untouched, ==, 0); /* none was read */
     }
     assert_same_memory(f);
@@ -714,6 +747,9 @@ static void test_threads(struct fixture *f, gconstpointer data)
     _Atomic(bool) asked_all = false;
 
     (void)data;
+    if (without_huge_pages(f)) {
+        return;
+    }
     to_the_switch(f);
     g_assert_true(ask(f, "ram0", 0));
     g_autofree unsigned long *wanted = g_memdup2(f->peer[0].missing, PAGES / 8);
@@ -1065,6 +1101,10 @@ int main(int argc, char **argv)
     CASE("bad-bitmaps", test_bad_bitmaps, .zeroed = true);
     CASE("release", test_release, .release = true);
     CASE("release/shared", test_release, .release = true, .share = true);
+    CASE("first-round/hugetlb", test_first_round, .huge = true, .hugetlb = true);
+    CASE("first-round/hugetlb-zeroed", test_first_round, .huge = true, .hugetlb = true,
+         .zeroed = true);
+    CASE("threads/hugetlb", test_threads, .huge = true, .hugetlb = true);
     CASE("broken-stream", test_broken_stream, .zeroed = false);
     CASE("page-sizes", test_page_sizes, .huge = true);
     CASE("page-sizes/small", test_page_sizes, .huge = false);
