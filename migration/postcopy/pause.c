@@ -82,11 +82,26 @@ void postcopy_give_up(struct outgoing *out)
     mutex_unlock(&out->m->lock);
 }
 
+/* A link that was ended because of what came on the return path, or because nothing comes there any
+ * more: that is the reason, not the end. Takes why. */
+static GError *real_reason(struct outgoing *out, GError *why)
+{
+    GError *said = NULL;
+
+    if (!g_error_matches(why, FERRY_ERROR, FERRY_ERROR_CANCELLED) || !out->rp ||
+        return_path_check(out->rp, &said)) {
+        return why;
+    }
+    g_error_free(why);
+    return said;
+}
+
 /* Status and reason; the link's end. Takes why. */
 static void enter_pause(struct outgoing *out, GError *why)
 {
     bool ours;
 
+    why = real_reason(out, why);
     postcopy_note_run(out);
     outgoing_close_link(out);
     mutex_lock(&out->m->lock);
