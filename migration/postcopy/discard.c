@@ -131,8 +131,12 @@ static void round_out(struct departure_block *b)
 
     for (uint64_t from = 0; (run = dirty_set_next_run(b->owed, from, b->pages, &first));
          from = first + run) {
+        uint64_t dirty = run;
+
         departure_round(b, &first, &run);
-        departure_owe(b, first, run);
+        if (run != dirty) { /* what a call before this has rounded is whole */
+            departure_owe(b, first, run);
+        }
     }
 }
 
