@@ -479,6 +479,7 @@ static bool let_go(struct outgoing *out, bool ferry, GError **err)
 /* A failure around the commit point: is it certain that the guest has not run there? */
 static void reconsider(struct outgoing *out, bool ferry)
 {
+    postcopy_note_run(out); /* said and then denied: it may still run */
     if (out->committed && !out->postcopy.ran &&
         (return_path_refused(out->rp, false) || (!ferry && qemu_has_not_run(out)))) {
         switchover_uncommit(out);

@@ -43,6 +43,7 @@ def _message(r):
     r.take(length)
     if kind == RECV_BITMAP:
         r.take(r.number(8) + 8)
+    return kind
 
 
 def _record(r):
@@ -76,6 +77,7 @@ class Middle:
         self.reads = not first  # where the link is in the stream is known
         self.evil = {"fwd": [], "ret": []}
         self.said = {"fwd": 0, "ret": 0}
+        self.seen = set()  # kinds of messages that were passed on
         self.connections = 0
         self.closed = False
         self.stalled = False
@@ -148,13 +150,12 @@ class Middle:
         self.reads = True
         return at + 13
 
-    @staticmethod
-    def _whole(held, step):
+    def _whole(self, held, step):
         r = _Reader(held)
         at = 0
         try:
             while r.at < len(held):
-                step(r)
+                self.seen.add(step(r))
                 at = r.at
         except _Short:
             pass

@@ -113,8 +113,8 @@ FROM_SOURCE = (
     ("end mark with an offset", b"\2" + be32(1) + be64(0x1010), "an end of memory with an offset"),
 )
 
-# Harmless, however often.
-FLOOD = request(0, MEMORY << 20, b"pc.bios")
+# Harmless, however often: what has been claimed is on its way.
+FLOOD_OF_REQUESTS = request(0, 1 << 20, b"ram0") * 10000
 
 
 class Paused(MigrationCase):
@@ -128,6 +128,7 @@ class Paused(MigrationCase):
         src.cmd("migrate-start-postcopy")
         migrate.wait_status(src, "postcopy-active")
         dst.wait_state("running")
+        migrate.wait_for("word that the guest runs", lambda: RUNS in middle.seen)
         return middle
 
     def both_paused(self):
@@ -172,3 +173,147 @@ class Paused(MigrationCase):
 
     def test_source_says(self):
         self.words("fwd", FROM_SOURCE, 1)
+
+    def test_flood(self):
+        """Requests without end are work, and no more than that."""
+        middle = self.leave()
+        for _ in range(50):
+            middle.say("ret", FLOOD_OF_REQUESTS)
+        self.assertEqual(migrate.status(self.src), "postcopy-active")
+        middle.say("ret", message(0x777))
+        self.both_paused()
+        self.arrive()
+
+    def test_take_back_of_a_guest_that_runs_there(self):
+        self.leave().say("ret", message(SHUT, be32(1)))
+        self.both_paused()
+        self.refuses("The guest has run at the destination", self.src, "migrate-take-back")
+        self.refuses("There's a migration process in progress", self.src, "migrate", uri="unix:/x")
+        self.arrive()
+
+    def refuses(self, words, vm, name, **arguments):
+        with self.assertRaises(QmpError) as raised:
+            vm.cmd(name, **arguments)
+        self.assertIn(words, str(raised.exception))
+
+    # --- who takes up the link is not the other side ---
+
+    def test_stranger_at_the_destination(self):
+        """What is no source connects to a destination that waits for its own."""
+        self.leave().say("fwd", b"\x55")
+        self.both_paused()
+        for what, words, reason in (
+                ("greeting", b"QEVM\0\0\0\3", "An unknown record"),
+                ("nonsense", b"GET / HTTP/1.1\r\n\r\n", "An unknown record"),
+                ("zeroes", bytes(100), "pages of memory have not come"),
+                ("garbage", os.urandom(1) + b"\xff" * 5000, "post-copy|ended early|have not come"),
+                ("a bitmap of nothing", command(10, pstr(b"x")), "of a block that is not there"),
+                ("two resumes", command(9) * 2, "A resume that nothing waits for"),
+                ("a page of its own block", part(page(0, b"\x01")), "a name with the byte"),
+                ("a page that goes on", part(page(0, None, flags=0x28)), "before any was named"),
+                ("half a command", command(10, pstr(b"ram0"))[:-2], "ended early"),
+                ("silence", b"", "no bytes came|ended early")):
+            uri = self.link()
+            self.dst.cmd("migrate-recover", uri=uri)
+            with self.subTest(what=what), connect(uri[5:]) as sock:
+                sock.sendall(words)
+                if words:
+                    sock.shutdown(socket.SHUT_WR)
+                migrate.wait_for("stranger to be sent away", lambda: self._paused_again(reason))
+        self.assertEqual(migrate.status(self.src), "postcopy-paused")
+        self.arrive()
+
+    def _paused_again(self, reason):
+        now = migrate.info(self.dst)
+        if now["status"] == "postcopy-paused" and "socket-address" not in now:
+            self.assertRegex(now["error-desc"], reason)
+            return True
+        return False
+
+    def test_stranger_that_stays(self):
+        """It keeps the link busy for ever; migrate-pause ends it."""
+        self.leave().say("fwd", b"\x55")
+        self.both_paused()
+        uri = self.link()
+        self.dst.cmd("migrate-recover", uri=uri)
+        with connect(uri[5:]) as sock:
+            for _ in range(3):
+                sock.sendall(command(2, be32(1)))
+                time.sleep(0.1)
+            self.assertEqual(migrate.status(self.dst), "postcopy-recover")
+            self.dst.cmd("migrate-pause")
+            self.assertEqual(migrate.wait_status(self.dst, "postcopy-paused")["error-desc"],
+                             "Paused by migrate-pause")
+        self.arrive()
+
+    def test_stranger_at_the_source(self):
+        """The source is sent to what is no destination, or to one that lies about what it has."""
+        self.leave().say("fwd", b"\x55")
+        self.both_paused()
+        migrate.set_parameters(self.src, greeting_timeout=300)
+        pages = MEMORY << 8
+        good = bitmap(b"ram0", pages // 8, bytes(pages // 8))
+        for what, words, reason in (
+                ("nothing", b"", "gave no bitmap of the memory"),
+                ("garbage", b"HTTP/1.1 400 Bad Request\r\n\r\n", "0x4854"),
+                ("short bitmap", bitmap(b"ram0", 8, bytes(8)), "a bitmap of 8 bytes for 'ram0'"),
+                ("bitmap of 2^63", bitmap(b"ram0", 1 << 63, bytes(8)), "bytes for 'ram0'"),
+                ("other block", bitmap(b"pc.bios", 8, bytes(8)), "that nothing asked for"),
+                ("end mark", bitmap(b"ram0", pages // 8, bytes(pages // 8), 1), "does not end"),
+                ("half of it", good[:1000], "gave no bitmap"),
+                ("twice", good * 2, "that nothing asked for"),
+                ("everything", bitmap(b"ram0", pages // 8, b"\xff" * (pages // 8)), "gave no bitmap"),
+                ("requests", good + request(0, 4096, b"ram0") * 100, "gave no bitmap"),
+                ("resumed unasked", message(RESUME_ACK, be32(1)), "goes on that nothing asked for"),
+                ("refusal", message(ERROR, b"no") + message(SHUT, be32(1)), "refused the guest: no")):
+            with self.subTest(what=what), socket.socket(socket.AF_UNIX) as listener:
+                uri = self.link()
+                listener.bind(uri[5:])
+                listener.listen(1)
+                self.src.cmd("migrate", uri=uri, resume=True)
+                with listener.accept()[0] as sock:
+                    sock.recv(5)
+                    migrate.wait_status(self.src, "postcopy-recover")
+                    sock.sendall(words)
+                    said = migrate.wait_status(self.src, "postcopy-paused")["error-desc"]
+                    self.assertRegex(said, reason)
+        self.assertEqual(migrate.status(self.dst), "postcopy-paused")
+        migrate.set_parameters(self.src, greeting_timeout=20000)
+        self.arrive()
+
+    # --- the connection for urgent pages ---
+
+    def test_urgent_connections(self):
+        """A hundred strangers, some silent, some not: the guest arrives."""
+        middle = self.leave(preempt=True)
+        migrate.wait_for("second connection", lambda: middle.connections == 2)
+        strangers = []
+        for i in range(100):
+            sock = connect(self.uri[5:])
+            self.addCleanup(sock.close)
+            strangers.append(sock)
+            try:
+                sock.sendall((b"\xff" * 100, be64(8) + b"\4ram", b"", page(0, b"nosuchblock"),
+                              page(1 << 40, b"ram0"))[i % 5])
+            except OSError:
+                pass  # one too many
+        time.sleep(scaled(0.2))
+        self.assertEqual(migrate.status(self.dst), "postcopy-active")
+        self.assertEqual(migrate.status(self.src), "postcopy-active")
+        self.dst.guest.check()
+        migrate.set_parameters(self.src, max_postcopy_bandwidth=0)
+        migrate.wait_status(self.src, "completed")
+        self.dst.guest.check()
+        self.assertLess(self.dst.stderr().count("\n"), 110)
+
+    def test_silence(self):
+        """A link that neither breaks nor carries anything is a broken one."""
+        middle = self.leave()
+        for vm in (self.src, self.dst):
+            migrate.set_parameters(vm, link_timeout=500)
+        middle.say("fwd", b"\x55")
+        self.both_paused()
+        middle = self.take_up()
+        middle.stalled = True
+        self.both_paused()
+        self.arrive()
