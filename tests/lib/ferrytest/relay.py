@@ -8,7 +8,10 @@ Directions: "fwd" from who connected to the target (the migration stream), "ret"
     relay = Relay(case, target)         target: a unix socket's path, or (host, port)
     relay.uri                           where to connect instead of the target
     relay.cut()                         both ends see the connection close, now
-    relay.cut_after(fwd=1000)           the same once so many bytes have been passed on
+    relay.cut_after(fwd=1000)           the same once so many bytes have been passed on; with
+                                        connection=N by the N-th connection alone
+    relay.passed_by("fwd", 0)           bytes that the first connection has passed on
+    relay.cuts                          how often it was cut
     relay.stall("fwd") / relay.resume() nothing is passed on, the connections stay
     relay.throttle(1 << 20)             bytes a second in each direction
     relay.chop(7)                       at most so many bytes at a time
@@ -30,9 +33,10 @@ DIRECTIONS = ("fwd", "ret")
 class _Pipe(threading.Thread):
     """One direction of one connection."""
 
-    def __init__(self, relay, direction, source, sink):
+    def __init__(self, relay, direction, number, source, sink):
         super().__init__(daemon=True, name=f"relay-{direction}")
         self.relay = relay
+        self.number = number
         self.direction = direction
         self.source = source
         self.sink = sink
@@ -55,7 +59,7 @@ class _Pipe(threading.Thread):
         ready = select.select([self.source], [], [], 0.05)[0]
         if not ready or not relay._flow(self.direction):
             return not relay.closed
-        allowed = relay._allowance(self.direction)
+        allowed = relay._allowance(self.direction, self.number)
         if allowed == 0:
             relay.cut()
             return False
@@ -64,7 +68,7 @@ class _Pipe(threading.Thread):
             return False
         start = time.monotonic()
         self.sink.sendall(data)
-        relay._passed(self.direction, len(data))
+        relay._passed(self.direction, self.number, len(data))
         if relay.rate:
             time.sleep(max(0, len(data) / relay.rate - (time.monotonic() - start)))
         return True
@@ -79,6 +83,9 @@ class Relay:
         self.reset = False
         self.passed = {d: 0 for d in DIRECTIONS}
         self.connections = 0
+        self.cuts = 0
+        self._by = {}  # (direction, connection): bytes
+        self._limited = None  # the connection that the limits are for; None: all together
         self._limits = {d: None for d in DIRECTIONS}
         self._stalled = set()
         self._lock = threading.Lock()
@@ -101,6 +108,7 @@ class Relay:
         """Closes every connection; with reset TCP ends see that, and bytes under way are lost."""
         with self._lock:
             sockets, self._sockets = self._sockets, []
+            self.cuts += bool(sockets)
         for sock in sockets:
             try:
                 if reset:
@@ -112,9 +120,15 @@ class Relay:
             # what is shut down only would go on taking bytes until its buffer is full
             sock.close()
 
-    def cut_after(self, fwd=None, ret=None):
+    def cut_after(self, fwd=None, ret=None, connection=None):
         with self._lock:
             self._limits = {"fwd": fwd, "ret": ret}
+            self._limited = connection
+
+    def passed_by(self, direction, connection=None):
+        if connection is None:
+            return self.passed[direction]
+        return self._by.get((direction, connection), 0)
 
     def stall(self, *directions):
         self._stalled |= set(directions or DIRECTIONS)
@@ -153,16 +167,23 @@ class Relay:
             return False
         return not self.closed
 
-    def _allowance(self, direction):
-        with self._lock:
-            limit = self._limits[direction]
-        return CHUNK if limit is None else max(0, limit - self.passed[direction])
+    def _left(self, direction, number):
+        """Bytes until a cut, with the lock held; None: no limit."""
+        limit = self._limits[direction]
+        if limit is None or self._limited not in (None, number):
+            return None
+        return max(0, limit - self.passed_by(direction, self._limited))
 
-    def _passed(self, direction, count):
+    def _allowance(self, direction, number):
+        with self._lock:
+            left = self._left(direction, number)
+        return CHUNK if left is None else left
+
+    def _passed(self, direction, number, count):
         with self._lock:
             self.passed[direction] += count
-            limit = self._limits[direction]
-            reached = limit is not None and self.passed[direction] >= limit
+            self._by[direction, number] = self._by.get((direction, number), 0) + count
+            reached = self._left(direction, number) == 0
         if reached:
             self.cut()
 
@@ -182,9 +203,10 @@ class Relay:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._sockets += [near, far]
+                number = self.connections
                 self.connections += 1
-            _Pipe(self, "fwd", near, far).start()
-            _Pipe(self, "ret", far, near).start()
+            _Pipe(self, "fwd", number, near, far).start()
+            _Pipe(self, "ret", number, far, near).start()
 
     def _connect(self):
         if isinstance(self.target, str):
