@@ -282,8 +282,14 @@ static gpointer listen_thread(gpointer opaque)
     p->why = error;
     mutex_lock(&m->lock);
     p->link = all;
+    bool never = !all && !p->l->go && !p->run;
     cond_broadcast(&m->cond);
     mutex_unlock(&m->lock);
+    if (never) {
+        /* the guest stays with the source: a device that is being loaded, and may wait for a page
+         * with the machine lock held, waits no longer */
+        arrival_stop(p->arrival);
+    }
     return NULL;
 }
 

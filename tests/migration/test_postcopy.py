@@ -148,14 +148,14 @@ class Switch(PostcopyCase):
         src, dst = self.postcopy_pair()
         self.switch(src, slow=False)
         self.arrive(src, dst)
-        for vm, before in ((src, ["setup", "active", "device"]), (dst, ["setup", "active"])):
-            seen = []
-            while "completed" not in seen:
-                seen.append(vm.qmp.wait_event("MIGRATION")["data"]["status"])
-            self.assertEqual([s for s in seen if s != "setup"],
-                             [s for s in before if s != "setup"] + ["postcopy-active", "completed"])
-        src.qmp.wait_event("STOP")
-        dst.qmp.wait_event("RESUME")
+        for vm, status, other in ((src, "device", "STOP"), (dst, "postcopy-active", "RESUME")):
+            vm.qmp.wait_event("MIGRATION", status="active")
+            if vm is src:
+                vm.qmp.wait_event(other)
+            vm.qmp.wait_event("MIGRATION", status=status)
+            if vm is dst:
+                vm.qmp.wait_event(other)
+            vm.qmp.wait_event("MIGRATION", status="completed")
 
     def test_qtest_reaches_missing_memory(self):
         src, dst = self.postcopy_pair(memory=64, destination={"qtest": True})
@@ -214,7 +214,7 @@ class Refused(PostcopyCase):
         src, dst = self.postcopy_pair()
         self.switch(src)
         self.refused("The migration cannot be cancelled any more: the destination has been told to "
-                     "run the guest", src, "migrate_cancel")
+                     "run the guest; migrate-pause pauses it", src, "migrate_cancel")
         for vm in (src, dst):
             with self.assertRaises(QmpError):
                 vm.cmd("migrate", uri="unix:/nowhere")
