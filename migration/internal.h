@@ -235,6 +235,8 @@ struct outgoing {
     struct prediction prediction; /* written: the thread with m; read: it, or with m */
     int64_t burst_ns;             /* when the last slice of the round began to leave */
     uint64_t burst_bytes;         /* what it has brought */
+    double owed_bytes;            /* sent beyond max-bandwidth; below 0: short of it */
+    int64_t owed_ns;              /* when that was so */
     int64_t pause_mark_ns;        /* until here the pause's parts are known */
     struct converge converge;
     struct postcopy_out postcopy;

@@ -298,25 +298,32 @@ static void count_bytes(struct outgoing *out)
 }
 
 /*
- * Sleeps until `bytes` since `begun` are within the limit, which may change meanwhile. A page at a
- * time over a very slow link: the destination, which waits for stream-timeout at most, hears from
- * us between them.
+ * Sleeps until what has been sent is within the limit, which may change meanwhile. Less than a
+ * millisecond is not slept but owed, from one slice and one round to the next, and a sleep that
+ * took too long is made good: so the average keeps the limit, whatever the length of a slice. A
+ * page at a time over a very slow link: the destination, which waits for stream-timeout at most,
+ * hears from us between them.
  */
-static bool keep_limit(struct outgoing *out, uint64_t bytes, int64_t begun, GError **err)
+static bool keep_limit(struct outgoing *out, GError **err)
 {
     int64_t heard = migration_now_ns();
 
     for (;;) {
         struct migration_options now;
-        int64_t keepalive_ms = KEEPALIVE_MS;
-        double left_ms;
+        int64_t keepalive_ms = KEEPALIVE_MS, now_ns = migration_now_ns();
+        double limit, left_ms;
 
         migration_options_get(out->m, &now);
+        limit = (double)now.max_bandwidth;
+        out->owed_ns = out->owed_ns ? out->owed_ns : now_ns;
+        out->owed_bytes -= limit * (double)(now_ns - out->owed_ns) / 1e9;
+        out->owed_bytes = MAX(out->owed_bytes, -limit * SLICE_MS / 1e3);
+        out->owed_ns = now_ns;
         if (!now.max_bandwidth) {
+            out->owed_bytes = 0;
             return true;
         }
-        left_ms = (double)bytes * 1e3 / (double)now.max_bandwidth -
-                  (double)(migration_now_ns() - begun) / 1e6;
+        left_ms = out->owed_bytes * 1e3 / limit;
         if (left_ms < 1 || !outgoing_sleep(out, (unsigned)MIN(left_ms, SLEEP_MAX_MS))) {
             return true;
         }
@@ -353,9 +360,8 @@ static void be_patient(struct outgoing *out)
 }
 
 /*
- * Sends what the round has, in slices. With a limit each slice may use its share, and the time that
- * is left of it is slept; the limit is looked up again for each slice, so that a change takes
- * effect at once.
+ * Sends what the round has, in slices. With a limit each slice waits until its share is free; the
+ * limit is looked up again for each slice, so that a change takes effect at once.
  */
 static bool send_round(struct outgoing *out, GError **err)
 {
@@ -363,17 +369,16 @@ static bool send_round(struct outgoing *out, GError **err)
 
     while (!done && !postcopy_wanted(out)) {
         struct migration_options now;
-        int64_t begun = migration_now_ns();
-        uint64_t slice = SLICE_BYTES, limit;
+        uint64_t slice = SLICE_BYTES, before = out->o->bytes;
 
-        migration_options_get(out->m, &now);
-        limit = now.max_bandwidth;
-        if (limit) {
-            slice = CLAMP(limit / 1000 * SLICE_MS, TARGET_PAGE_SIZE, SLICE_BYTES);
+        if (!keep_limit(out, err)) {
+            return false;
         }
-        uint64_t before = out->o->bytes;
-
-        out->burst_ns = begun;
+        migration_options_get(out->m, &now);
+        if (now.max_bandwidth) {
+            slice = CLAMP(now.max_bandwidth / 1000 * SLICE_MS, TARGET_PAGE_SIZE, SLICE_BYTES);
+        }
+        out->burst_ns = migration_now_ns();
         follow_cache_size(out, &now);
         be_patient(out);
         done = ram_save_section(out->ram, out->o, slice, false);
@@ -383,10 +388,8 @@ static bool send_round(struct outgoing *out, GError **err)
         }
         count_bytes(out);
         out->burst_bytes = out->o->bytes - before;
+        out->owed_bytes += (double)out->burst_bytes;
         if (!outgoing_check(out, err) || !policy_check(out, err)) {
-            return false;
-        }
-        if (limit && !done && !keep_limit(out, out->o->bytes - before, begun, err)) {
             return false;
         }
         converge_tick(out);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Figures that are not about a migration: a start, an idle machine's memory, a huge guest's bitmaps."""
+"""Figures that are no rows of programs: a start, an idle machine's memory, a huge guest's bitmaps, limits."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import time
 
+from limit import limit
 from measure import Failed
 
 START_S = 30.0
@@ -84,7 +85,7 @@ def bitmaps(bench):
     return rows
 
 
-FIGURES = {"start": start, "bitmaps": bitmaps}
+FIGURES = {"start": start, "bitmaps": bitmaps, "limit": limit}
 
 
 def lines(name, rows):

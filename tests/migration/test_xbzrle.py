@@ -81,7 +81,8 @@ class Xbzrle(MigrationCase):
                 # the cache holds the whole guest: no page is missed twice
                 self.assertLess(now["cache-miss"], PAGES + 100)
                 done = self.complete()
-                self.assertGreater(done["xbzrle-cache"]["pages"], now["pages"])
+                # the last round may have caught all that the guest has written
+                self.assertGreaterEqual(done["xbzrle-cache"]["pages"], now["pages"])
                 self.assertLess(done["ram"]["normal"], 3 * PAGES)
 
     @unittest.skipIf(is_sanitized(), "the predicted cost of devices and stops is not that of a build "
