@@ -30,6 +30,9 @@ struct departure_block {
     unsigned long *sent, *released;
     unsigned long *marked; /* of sent: before departure_mark() */
 
+    unsigned long
+        *again; /* asked for while on its way, and sent once more; see departure_overtake() */
+
     bool heard;            /* its bitmap came since the last resume */
     uint64_t unbelievable; /* pages that it claims to have and that were never sent */
 };
@@ -37,6 +40,7 @@ struct departure_block {
 /* A host page that was asked for; it has been claimed. */
 struct wanted {
     unsigned block;
+    bool again; /* it has been sent, too */
     uint64_t page;
 };
 
@@ -52,6 +56,7 @@ struct departure {
     /* All below, and from freeze on the sets, under this leaf lock. */
     struct mutex lock;
     bool frozen;
+    bool overtake;
     struct order order;
     const struct departure_block *last; /* of the last request; NULL: none came */
     /* a ring with room for a power of two; never more entries than host pages */

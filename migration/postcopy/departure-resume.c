@@ -24,7 +24,9 @@ static void forget_requests(struct departure *d)
         struct wanted w = d->queue[d->queue_head];
         struct departure_block *b = &d->blocks[w.block];
 
-        departure_owe(b, w.page, MIN(b->unit, b->pages - w.page));
+        if (!w.again) {
+            departure_owe(b, w.page, MIN(b->unit, b->pages - w.page));
+        }
         d->queue_head = (d->queue_head + 1) & (d->queue_room - 1);
     }
     d->queued_pages = 0;
@@ -144,6 +146,7 @@ void departure_resume(struct departure *d)
                            " pages of memory '%s' that were never sent; they are sent all the same",
                            b->unbelievable, b->block->idstr);
         }
+        memset(b->again, 0, BITMAP_WORDS(b->pages) * sizeof(*b->again));
         b->heard = false;
         b->unbelievable = 0;
     }
@@ -178,7 +181,7 @@ void departure_release(struct departure *d)
 
         mutex_lock(&d->lock);
         for (uint64_t w = 0; w < BITMAP_WORDS(b->pages); w++) {
-            done[w] = b->marked[w];
+            done[w] = b->marked[w] & ~b->again[w]; /* it may be about to be sent once more */
             b->released[w] |= done[w];
             b->marked[w] = 0;
         }

@@ -52,6 +52,7 @@ struct departure *departure_new(struct ram_save *rs, bool release_ram)
             .pages = sb->pages,
             .unit = MAX(sb->block->page_size / TARGET_PAGE_SIZE, 1),
             .discarded = bitmap_new(sb->pages),
+            .again = bitmap_new(sb->pages),
             .maybe_untouched = sb->pages,
         };
         if (release_ram && !sb->block->shared) {
@@ -72,6 +73,7 @@ void departure_free(struct departure *d)
     }
     for (unsigned i = 0; i < d->count; i++) {
         g_free(d->blocks[i].discarded);
+        g_free(d->blocks[i].again);
         g_free((void *)d->blocks[i].asked);
         g_free(d->blocks[i].untouched);
         g_free(d->blocks[i].sent);
@@ -108,7 +110,7 @@ struct departure_block *departure_find(struct departure *d, const char *idstr)
     return NULL;
 }
 
-static void enqueue(struct departure *d, unsigned block, uint64_t page)
+static void enqueue(struct departure *d, unsigned block, uint64_t page, bool again)
 {
     unsigned len = d->queue_len;
 
@@ -125,18 +127,35 @@ static void enqueue(struct departure *d, unsigned block, uint64_t page)
         d->queue_head = 0;
     }
     d->queue[(d->queue_head + len) & (d->queue_room - 1)] =
-        (struct wanted){ .block = block, .page = page };
+        (struct wanted){ .block = block, .again = again, .page = page };
     d->queue_len = len + 1;
     d->stats.queue_max = MAX(d->stats.queue_max, len + 1);
+}
+
+static void set_again(struct departure_block *b, uint64_t page)
+{
+    bitmap_set_range(b->again, page, MIN(b->unit, b->pages - page));
+}
+
+/* What of the range was sent by the background lies in buffers behind other pages. Lock held. */
+static void overtake(struct departure *d, struct departure_block *b, uint64_t first, uint64_t end)
+{
+    for (uint64_t page = first; page < end; page += b->unit) {
+        if (!bitmap_test(b->again, page) && !(b->released && bitmap_test(b->released, page))) {
+            set_again(b, page);
+            enqueue(d, (unsigned)(b - d->blocks), page, true);
+        }
+    }
 }
 
 /* Claims what is owed of the range, host page by host page. Lock held. */
 static void want(struct departure *d, struct departure_block *b, uint64_t first, uint64_t count)
 {
     unsigned block = (unsigned)(b - d->blocks);
-    uint64_t end, run;
+    uint64_t begun, end, run;
 
     departure_round(b, &first, &count);
+    begun = first;
     end = first + count;
     /* also when it is on its way already: that is where the guest is */
     order_asked(&d->order, block, (end - 1) / b->unit * b->unit);
@@ -144,9 +163,20 @@ static void want(struct departure *d, struct departure_block *b, uint64_t first,
         dirty_set_remove(b->owed, first, run);
         d->queued_pages += run;
         for (uint64_t page = first; page < first + run; page += b->unit) {
-            enqueue(d, block, page);
+            set_again(b, page); /* it is on its way by itself */
+            enqueue(d, block, page, false);
         }
     }
+    if (d->overtake) {
+        overtake(d, b, begun, end);
+    }
+}
+
+void departure_overtake(struct departure *d, bool on)
+{
+    mutex_lock(&d->lock);
+    d->overtake = on;
+    mutex_unlock(&d->lock);
 }
 
 bool departure_request(struct departure *d, const char *idstr, uint64_t offset, uint64_t length,
@@ -310,12 +340,15 @@ bool departure_send_requested(struct departure *d, struct departure_stream *s)
     p = (struct piece){ w.block, w.page, MIN(b->unit, b->pages - w.page) };
     d->queue_head = (d->queue_head + 1) & (d->queue_room - 1);
     d->queue_len--;
-    d->queued_pages -= p.count;
+    d->queued_pages -= w.again ? 0 : p.count;
     mutex_unlock(&d->lock);
 
     begin(s);
     send(d, s, &p, &t);
     end(s);
+    if (w.again) {
+        return true; /* it has been counted */
+    }
     mutex_lock(&d->lock);
     account(d, s, &p, 1, &t);
     mutex_unlock(&d->lock);

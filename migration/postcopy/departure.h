@@ -47,6 +47,13 @@ void departure_freeze(struct departure *d);
 bool departure_request(struct departure *d, const char *idstr, uint64_t offset, uint64_t length,
                        GError **err);
 
+/*
+ * Whether a page that is asked for while the background has it on its way is sent once more: worth
+ * it where there is a connection that overtakes the background, and only towards a destination that
+ * drops what it has already. Not while pages are sent.
+ */
+void departure_overtake(struct departure *d, bool on);
+
 /* One stream that pages go out on, with the block it named last. */
 struct departure_stream {
     struct stream_out *o;

@@ -177,6 +177,9 @@ static const struct return_path_ops serve_ops = {
 
 void postcopy_serve(struct outgoing *out)
 {
+    /* a QEMU would put a page in place twice */
+    departure_overtake(out->postcopy.departure,
+                       out->postcopy.urgent_ch && out->features & FERRY_FEATURE_COMMIT);
     return_path_serve(out->rp, &serve_ops, out);
 }
 
