@@ -26,8 +26,8 @@ enum arrival_kind {
     /*
      * A file whose pages stay where they are and are only taken out of this process's mapping: what
      * comes is written to the file and mapped then (userfaultfd's minor mode). A discard costs a
-     * third of a hole, and no page is freed to be allocated again. Not for huge pages, which are
-     * few, and whose files cannot be written to.
+     * third of a hole, and no page is freed to be allocated again: huge ones might be somebody
+     * else's by then.
      */
     ARRIVAL_CACHED,
 };
@@ -37,6 +37,7 @@ struct arrival_block {
     bool travels; /* its pages come in the stream */
     enum arrival_kind kind;
     unsigned shift;       /* log2 of the host page size */
+    uint8_t *alias;       /* CACHED and huge, which pwrite() cannot: the file mapped once more */
     atomic_word *missing; /* host pages */
     atomic_word *absent;
     atomic_word *wanted; /* somebody waits (faults.c) */

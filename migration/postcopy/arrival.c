@@ -103,6 +103,26 @@ bool arrival_possible(struct vm *vm, bool ignore_shared, GError **err)
     return true;
 }
 
+/* Whether the file of shared memory can keep its pages. */
+static void keep_pages(struct arrival_block *ab, uint64_t known)
+{
+    if (ab->b->page_size == TARGET_PAGE_SIZE) {
+        if (known & UFFD_FEATURE_MINOR_SHMEM) {
+            ab->kind = ARRIVAL_CACHED;
+        }
+        return;
+    }
+    /* EXACT_ADDRESS: of a kernel (5.18) that can take huge pages out of a mapping */
+    if ((known & UFFD_FEATURE_MINOR_HUGETLBFS) && (known & UFFD_FEATURE_EXACT_ADDRESS)) {
+        void *p = mmap(NULL, ab->b->used_length, PROT_READ | PROT_WRITE, MAP_SHARED, ab->b->fd, 0);
+
+        if (p != MAP_FAILED) {
+            ab->alias = p;
+            ab->kind = ARRIVAL_CACHED;
+        }
+    }
+}
+
 struct arrival *arrival_new(struct vm *vm, struct ram_load *rl, bool ignore_shared, GError **err)
 {
     struct arrival *a = g_new0(struct arrival, 1);
@@ -132,9 +152,8 @@ struct arrival *arrival_new(struct vm *vm, struct ram_load *rl, bool ignore_shar
             arrival_free(a);
             return NULL;
         }
-        if (ab->kind == ARRIVAL_SHARED && ab->b->page_size == TARGET_PAGE_SIZE &&
-            (known & UFFD_FEATURE_MINOR_SHMEM)) {
-            ab->kind = ARRIVAL_CACHED;
+        if (ab->kind == ARRIVAL_SHARED) {
+            keep_pages(ab, known);
         }
         uint64_t words = BITMAP_WORDS(ab->b->max_length >> ab->shift);
 
@@ -190,6 +209,9 @@ void arrival_free(struct arrival *a)
     }
     drop_free(a->drop);
     for (unsigned i = 0; i < a->count; i++) {
+        if (a->blocks[i].alias) {
+            munmap(a->blocks[i].alias, a->blocks[i].b->used_length);
+        }
         g_free(a->blocks[i].missing);
         g_free(a->blocks[i].absent);
         g_free(a->blocks[i].wanted);
@@ -294,7 +316,9 @@ static bool watch(struct arrival *a, GError **err)
     uint64_t need = needed_features(a->vm, a->ignore_shared);
 
     for (unsigned i = 0; i < a->count; i++) {
-        need |= a->blocks[i].kind == ARRIVAL_CACHED ? UFFD_FEATURE_MINOR_SHMEM : 0;
+        if (a->blocks[i].kind == ARRIVAL_CACHED) {
+            need |= a->blocks[i].alias ? UFFD_FEATURE_MINOR_HUGETLBFS : UFFD_FEATURE_MINOR_SHMEM;
+        }
     }
     a->uffd = uffd_open(need, UFFD_FEATURE_THREAD_ID, NULL, err);
     if (a->uffd < 0) {
@@ -354,6 +378,21 @@ static bool write_pages(struct arrival *a, const struct arrival_block *ab, uint6
 {
     uint64_t end = (first + n) << ab->shift, step;
 
+    if (ab->alias) {
+        uint8_t *to = ab->alias + (first << ab->shift);
+        uint64_t length = n << ab->shift;
+
+        /* where the host has no page for it this says so, and a write would end the process */
+        if (madvise(to, length, MADV_POPULATE_WRITE) < 0 && errno != EINVAL) {
+            return false;
+        }
+        if (data) {
+            memcpy(to, data, length);
+        } else {
+            memset(to, 0, length);
+        }
+        return true;
+    }
     for (uint64_t at = first << ab->shift; at < end; at += step) {
         ssize_t done;
 
@@ -444,9 +483,10 @@ bool arrival_place_here(struct arrival *a, struct arrival_block *ab, uint64_t pa
     uint64_t page_size = UINT64_C(1) << ab->shift, end = page + 1;
 
     if (!minor) {
+        /* never by writing to its file: since it was touched it may have been used */
         return page_size == TARGET_PAGE_SIZE
                    ? uffd_zero(a->uffd, arrival_host(ab, page), page_size, page_size)
-                   : put(a, ab, page, 1, NULL);
+                   : uffd_copy(a->uffd, arrival_host(ab, page), a->zeroes, page_size, page_size);
     }
     if (!uffd_continue(a->uffd, arrival_host(ab, page), page_size, page_size)) {
         if (errno == EFAULT) { /* its file has it no longer: it faults again, as a missing one */
@@ -455,7 +495,7 @@ bool arrival_place_here(struct arrival *a, struct arrival_block *ab, uint64_t pa
         }
         return false;
     }
-    while (end < MIN(page + MAP_AHEAD, arrival_host_pages(ab)) &&
+    while (!ab->alias && end < MIN(page + MAP_AHEAD, arrival_host_pages(ab)) &&
            !atomic_bit_test(ab->absent, end)) {
         end++;
     }

@@ -110,7 +110,8 @@ bool request(void *opaque, struct ram_block *b, uint64_t offset, uint64_t length
     return true;
 }
 
-/* Huge pages for the test; how many there were before comes back at the end. */
+/* Huge pages for the test; they are given back at the end. */
+#define HUGE_PAGES (int)(PAGES * TARGET_PAGE_SIZE / HUGE_SIZE)
 static int huge_pages_before = -1;
 
 static int huge_pages(const char *name, int set)
@@ -131,15 +132,14 @@ static int huge_pages(const char *name, int set)
     return n;
 }
 
+/* So many and not what there was before: somebody else may have reserved some meanwhile. */
 static void give_huge_pages_back(void)
 {
-    huge_pages("nr_hugepages", huge_pages_before);
+    huge_pages("nr_hugepages", MAX(huge_pages("nr_hugepages", -1) - HUGE_PAGES, 0));
 }
 
 static bool have_huge_pages(void)
 {
-    const int need = PAGES * TARGET_PAGE_SIZE / HUGE_SIZE;
-
     if (huge_pages_before < 0) {
         /* one test at a time, until the process ends: discarded pages are anybody's */
         int fd = open("/dev/shm/ferry-test-huge-pages", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -148,12 +148,12 @@ static bool have_huge_pages(void)
             return false;
         }
         huge_pages_before = huge_pages("nr_hugepages", -1);
-        if (huge_pages_before >= 0 && huge_pages("free_hugepages", -1) < need) {
-            huge_pages("nr_hugepages", huge_pages_before + need);
+        if (huge_pages_before >= 0 && huge_pages("free_hugepages", -1) < HUGE_PAGES) {
+            huge_pages("nr_hugepages", huge_pages_before + HUGE_PAGES);
             atexit(give_huge_pages_back);
         }
     }
-    return huge_pages("free_hugepages", -1) >= need;
+    return huge_pages("free_hugepages", -1) >= HUGE_PAGES;
 }
 
 /* The block of the kind, or NULL where the host has no huge pages. */
@@ -169,6 +169,7 @@ static struct ram_block *new_ram(struct fixture *f, enum memory_kind kind)
         backing.type = RAM_ANON;
         break;
     case MEMFD:
+    case MEMFD_HOLES:
         backing.share = true;
         break;
     case MEMFD_PRIVATE:
@@ -180,9 +181,10 @@ static struct ram_block *new_ram(struct fixture *f, enum memory_kind kind)
         backing.share = true;
         break;
     case HUGE_SHARED:
+    case HUGE_HOLES:
     case HUGE_PRIVATE:
         backing.hugetlb = true;
-        backing.share = kind == HUGE_SHARED;
+        backing.share = kind != HUGE_PRIVATE;
         if (!have_huge_pages()) {
             g_test_skip("This host has no huge pages and none can be reserved");
             return NULL;
@@ -209,6 +211,7 @@ bool set_up(struct fixture *f, enum memory_kind kind)
     GError *err = NULL;
 
     memset(f, 0, sizeof(*f));
+    g_setenv("FERRY_UFFD_HIDE", kind == MEMFD_HOLES || kind == HUGE_HOLES ? "0x600" : "0", TRUE);
     f->vm = vm_new();
     vm_unlock(f->vm);
     f->ram = new_ram(f, kind);

@@ -15,7 +15,16 @@
 #define VCPUS     16u
 #define HUGE_SIZE (2u << 20)
 
-enum memory_kind { ANON, MEMFD, MEMFD_PRIVATE, SHM_FILE, HUGE_SHARED, HUGE_PRIVATE };
+enum memory_kind {
+    ANON,
+    MEMFD,
+    MEMFD_HOLES, /* on a kernel that knows missing pages only */
+    MEMFD_PRIVATE,
+    SHM_FILE,
+    HUGE_SHARED,
+    HUGE_HOLES,
+    HUGE_PRIVATE,
+};
 
 struct request {
     uint64_t offset, length;

@@ -448,8 +448,10 @@ static void test_stop_lets_go(gconstpointer data)
 
 static void add(const char *name, void (*fn)(gconstpointer), enum memory_kind kind)
 {
-    static const char *const kinds[] = { "anonymous", "memfd",       "memfd-private",
-                                         "shm-file",  "huge-shared", "huge-private" };
+    static const char *const kinds[] = {
+        "anonymous", "memfd",       "memfd-holes", "memfd-private",
+        "shm-file",  "huge-shared", "huge-holes",  "huge-private"
+    };
     g_autofree char *path = g_strdup_printf("/arrival/%s/%s", name, kinds[kind]);
 
     g_test_add_data_func(path, GINT_TO_POINTER(kind), fn);
