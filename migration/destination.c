@@ -37,6 +37,8 @@
 
 /* How long to wait for a description that a QEMU may have left out. */
 #define DRAIN_TIMEOUT_MS 1000
+/* How long to look whether KVM takes the guest: its refusal takes microseconds. */
+#define ENTRY_TIMEOUT_US 500
 
 static void phase(struct load *l, MigrationPhase phase)
 {
@@ -281,10 +283,24 @@ static bool run_guest(struct load *l, GError **err)
     } else {
         vm_set_run_state(l->vm, state);
     }
-    if (!postcopy_has_package(l)) {
-        migration_set_status(m, MIGRATION_STATUS_COMPLETED);
-    }
     return true;
+}
+
+/*
+ * Whether no vCPU can even enter the guest. Then it is not ours after all: a source that waits for
+ * our confirmation takes it back. Where one of several vCPUs got in, it is ours, and stopped.
+ */
+static bool check_entered(struct load *l, GError **err)
+{
+    bool (*entered)(struct vm * vm, unsigned timeout_us, GError **err) = l->vm->accel->ops->entered;
+
+    if (!l->runs || !l->return_path || !entered || entered(l->vm, ENTRY_TIMEOUT_US, err)) {
+        return true;
+    }
+    if (l->in->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED]) {
+        memory_lease_drop(l->vm->memory);
+    }
+    return false;
 }
 
 static bool finish(struct load *l, GError **err)
@@ -319,7 +335,13 @@ static bool finish(struct load *l, GError **err)
         error_set(err, FERRY_ERROR_CANCELLED, "The incoming migration was ended");
         return false;
     }
+    if (!check_entered(l, err)) {
+        return false;
+    }
     /* the guest runs: from here on nothing is a failure any more */
+    vm_lock(l->vm);
+    migration_set_status(l->in->m, MIGRATION_STATUS_COMPLETED);
+    vm_unlock(l->vm);
     if (!ferry && in_wait(l->s, DRAIN_TIMEOUT_MS) && in_u8(l->s, &type, NULL) &&
         type == STREAM_VMDESCRIPTION) {
         skip_description(l, NULL); /* only so that closing does not throw away what it carries */

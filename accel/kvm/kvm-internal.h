@@ -48,6 +48,10 @@ struct kvm_vcpu {
     GQueue work; /* struct vcpu_work * */
     struct cond wake;
 
+    /* since the last resume */
+    _Atomic enum { ENTRY_OPEN, ENTRY_TRIED, ENTRY_MADE, ENTRY_FAILED } entry;
+    bool fail_run; /* test aid: it never enters the guest; from FERRY_FAIL_RUN */
+
     /* odd while in KVM_RUN; whoever waits for an exit watches it change */
     _Atomic unsigned run_seq;
 
@@ -125,6 +129,7 @@ void kvm_vcpus_destroy(struct kvm *kvm);
 void kvm_kick_all(struct vm *vm);
 bool kvm_pause(struct vm *vm, unsigned timeout_ms, GError **err); /* see accel_ops.pause */
 void kvm_resume(struct vm *vm);
+bool kvm_entered(struct vm *vm, unsigned timeout_us, GError **err); /* see accel_ops.entered */
 /*
  * Waits until every vCPU that is inside the guest now has left it once, so that what its hardware
  * buffered about dirtied pages has been flushed. False after 30 s. No locks held.

@@ -415,6 +415,7 @@ const struct accel_ops kvm_accel_ops = {
     .pause = accel_kvm_pause,
     .kick = kvm_kick_all,
     .flush = flush,
+    .entered = kvm_entered,
     .reset = kvm_reset,
     .irq_line = kvm_irq_line,
     .msi = kvm_msi,

@@ -17,6 +17,8 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -25,8 +27,11 @@
 #include "kvm-internal.h"
 #include "util/error.h"
 
-#define FLUSH_TIMEOUT (30 * G_TIME_SPAN_SECOND)
-#define FLUSH_RETRY   (10 * G_TIME_SPAN_MILLISECOND)
+#define FLUSH_TIMEOUT  (30 * G_TIME_SPAN_SECOND)
+#define FLUSH_RETRY    (10 * G_TIME_SPAN_MILLISECOND)
+#define ENTRY_POLL_US  50
+#define ENTRY_TRY_US   (100 * 1000) /* for vCPU threads to get a CPU of the host's */
+#define ENTRY_PAUSE_MS 1000
 
 struct vcpu_work {
     void (*fn)(struct vcpu *vcpu, void *opaque);
@@ -114,15 +119,42 @@ void kvm_run_on_vcpu(struct vcpu *vcpu, void (*fn)(struct vcpu *vcpu, void *opaq
     }
 }
 
+/* Notes how the first KVM_RUN since a resume ended. It failed only where the guest certainly did
+ * not get to an instruction: memory that the host cannot bring may be missing after many. */
+static void note_entry(struct kvm_vcpu *v, int rc, int errnum)
+{
+    if (atomic_load(&v->entry) == ENTRY_TRIED) {
+        bool failed =
+            rc < 0 ? errnum != EINTR && errnum != EAGAIN && errnum != EFAULT && errnum != EHWPOISON
+                   : v->run->exit_reason == KVM_EXIT_FAIL_ENTRY;
+
+        atomic_store(&v->entry, failed ? ENTRY_FAILED : ENTRY_MADE);
+    }
+}
+
+static int kvm_run(struct kvm_vcpu *v)
+{
+    if (v->fail_run) {
+        v->run->exit_reason = KVM_EXIT_FAIL_ENTRY;
+        v->run->fail_entry.hardware_entry_failure_reason = 0;
+        return 0;
+    }
+    return ioctl(v->fd, KVM_RUN, 0l);
+}
+
 /* One KVM_RUN. False: look at the requests. */
 static bool run_once(struct kvm_vcpu *v)
 {
     int rc, errnum;
 
+    if (atomic_load(&v->entry) == ENTRY_OPEN) {
+        atomic_store(&v->entry, ENTRY_TRIED);
+    }
     atomic_fetch_add(&v->run_seq, 1);
-    rc = ioctl(v->fd, KVM_RUN, 0l);
+    rc = kvm_run(v);
     errnum = errno;
     atomic_fetch_add(&v->run_seq, 1);
+    note_entry(v, rc, errnum);
     if (atomic_load(&v->kvm->exit_waiters)) {
         mutex_lock(&v->kvm->exit_lock);
         cond_broadcast(&v->kvm->exit_cond);
@@ -253,8 +285,57 @@ void kvm_resume(struct vm *vm)
     kvm->running = true;
     for (unsigned i = 0; i < kvm->vcpu_count; i++) {
         kvm->vcpus[i].held = false;
+        atomic_store(&kvm->vcpus[i].entry, ENTRY_OPEN);
         cond_signal(&kvm->vcpus[i].wake);
     }
+}
+
+/* How many vCPUs are as far as that. */
+static unsigned count_entries(struct kvm *kvm, int entry)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < kvm->vcpu_count; i++) {
+        n += (int)atomic_load(&kvm->vcpus[i].entry) == entry;
+    }
+    return n;
+}
+
+/* One could not get in. Whether another one did, or is inside; it is stopped too, as the machine is
+ * about to be. */
+static bool any_other_entered(struct kvm *kvm)
+{
+    bool did;
+
+    vm_lock(kvm->vm);
+    did = !kvm_pause(kvm->vm, ENTRY_PAUSE_MS, NULL) || count_entries(kvm, ENTRY_MADE) ||
+          count_entries(kvm, ENTRY_TRIED);
+    vm_unlock(kvm->vm);
+    return did;
+}
+
+bool kvm_entered(struct vm *vm, unsigned timeout_us, GError **err)
+{
+    struct kvm *kvm = kvm_of(vm);
+    gint64 now = g_get_monotonic_time(), end = now + ENTRY_TRY_US, tried = 0;
+
+    for (; now < end && !count_entries(kvm, ENTRY_MADE); now = g_get_monotonic_time()) {
+        if (count_entries(kvm, ENTRY_FAILED)) {
+            if (any_other_entered(kvm)) {
+                return true;
+            }
+            error_set(err, FERRY_ERROR_HOST,
+                      "This host's KVM cannot enter the guest: the processor or KVM refuses the "
+                      "state of a vCPU");
+            return false;
+        }
+        if (!tried && !count_entries(kvm, ENTRY_OPEN)) {
+            tried = now;
+            end = now + timeout_us;
+        }
+        g_usleep(ENTRY_POLL_US);
+    }
+    return true;
 }
 
 bool kvm_vcpus_flush(struct kvm *kvm, GError **err)
@@ -297,10 +378,12 @@ bool kvm_vcpus_flush(struct kvm *kvm, GError **err)
 static bool vcpu_create(struct kvm *kvm, unsigned i, GError **err)
 {
     struct kvm_vcpu *v = &kvm->vcpus[i];
+    const char *fails = g_getenv("FERRY_FAIL_RUN");
     g_autofree char *name = g_strdup_printf("CPU %u/KVM", i);
     void *run;
 
     *v = (struct kvm_vcpu){ .vcpu = kvm->vm->vcpus[i], .kvm = kvm, .fd = -1 };
+    v->fail_run = fails && (!strcmp(fails, "all") || strtoul(fails, NULL, 10) == i);
     g_queue_init(&v->work);
     cond_init(&v->wake);
     v->parked = true;

@@ -32,6 +32,13 @@ struct accel_ops {
      * never, pause gives up, all of them run again, and *err (HOST) names one that did not stop.
      */
     void (*resume)(struct vm *vm);
+    /*
+     * After resume: false and *err (HOST) when it is certain that the guest has not executed one
+     * instruction and will not, since no vCPU could enter it. Waits for that to show, timeout_us at
+     * most once all have tried; when nothing has shown by then, the guest may be running. No lock
+     * held. NULL: nothing runs.
+     */
+    bool (*entered)(struct vm *vm, unsigned timeout_us, GError **err);
     bool (*pause)(struct vm *vm, unsigned timeout_ms, GError **err);
     /* Makes every vCPU look up from the guest once, so that it sees what has changed for it. Any
      * thread, no lock needed. NULL: no vCPUs run. */

@@ -126,6 +126,20 @@ class MemoryLease(MigrationCase):
             src.cmd("cont")
         self.assertEqual(src.status(), "running")
 
+    def test_a_destination_that_cannot_run_it(self):
+        """It had the lock already, after the commit point."""
+        src = self.source()
+        on = {"return_path": True, "x_ignore_shared": True}
+        migrate.set_capabilities(src, **on)
+        dst = self.one(name="destination", incoming="defer", env={"FERRY_FAIL_RUN": "all"})
+        migrate.set_capabilities(dst, **on)
+        uri = self.link()
+        dst.cmd("migrate-incoming", uri=uri)
+        migrate.start(src, uri)
+        migrate.wait_status(src, "failed")
+        self.check_source_goes_on(src)
+        dst.wait(1)
+
     def test_failed_hand_over(self):
         """Before the commit point the source never lets go."""
         src = self.source()

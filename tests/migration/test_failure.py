@@ -72,3 +72,31 @@ class Load(MigrationCase):
         self.assertEqual(src.status(), "postmigrate")
         src.cmd("cont")
         self.check_source_goes_on(src)
+
+
+class Run(MigrationCase):
+    REFUSED = "This host's KVM cannot enter the guest: "
+
+    def test_no_vcpu_can_enter(self):
+        """Not one instruction was executed over there: the guest comes back, also after GO."""
+        self.src = src = self.vm(name="source", smp=2)
+        migrate.set_capabilities(src, return_path=True)
+        src.guest.wait_ready()
+        for _ in range(2):
+            dst = self.another_destination(smp=2, env={"FERRY_FAIL_RUN": "all"})
+            migrate.start(src, self.uri)
+            said = migrate.wait_status(src, "failed")["error-desc"]
+            self.assertIn("The destination refused the guest: " + self.REFUSED, said)
+            dst.wait(1)
+            self.assertIn("load of migration failed: " + self.REFUSED, dst.stderr())
+            self.check_source_goes_on(src)
+        self.move_and_check(src, self.another_destination(smp=2))
+
+    def test_one_of_two_cannot(self):
+        """The other one may have done anything: the guest is the destination's, which stops it."""
+        src, dst = self.pair(smp=2, destination={"env": {"FERRY_FAIL_RUN": "1"}})
+        migrate.start(src, self.uri)
+        migrate.wait_status(src, "completed")
+        dst.wait_state("internal-error")
+        self.assertEqual(src.status(), "postmigrate")
+        self.assertEqual(migrate.status(dst), "completed")

@@ -127,7 +127,7 @@ class KillSource(MigrationCase):
                     self.assertEqual(dst.status(), "inmigrate")
                     migrate.release(dst)
                 dst.wait_state("running")
-                self.assertEqual(migrate.status(dst), "completed")
+                migrate.wait_status(dst, "completed")
                 dst.guest.check()
 
     def test_stream_complete_without_return_path(self):

@@ -72,6 +72,7 @@ class IgnoreShared(MigrationCase):
         dst.quit()
         src, dst = self.pair(ram="file", ready=False,
                              source={"guest": "report=100 rate=1000 data=random"})
+        src.guest.wait_ready()
         # the machines of pair() share nothing with each other, each has a file of its own; so the
         # capability would leave the destination without memory, and is refused there
         migrate.set_capabilities(src, x_ignore_shared=True)
