@@ -375,6 +375,51 @@ static void test_no_huge_page_left(gconstpointer data)
     tear_down(&f);
 }
 
+/* The list of blocks of a source that may switch has the size of huge pages. */
+static void test_list(gconstpointer data)
+{
+    bool huge = GPOINTER_TO_INT(data) == HUGE_SHARED;
+    const uint64_t sizes[] = { HUGE_SIZE, TARGET_PAGE_SIZE };
+    struct fixture f;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        g_autoptr(GByteArray) bytes = g_byte_array_new();
+        GError *err = NULL;
+
+        if (set_up(&f, GPOINTER_TO_INT(data))) {
+            put_be64(bytes, (PAGES + ROM_PAGES) * TARGET_PAGE_SIZE | RAM_FLAG_MEM_SIZE);
+            g_byte_array_append(bytes, (const uint8_t *)"\4ram0", 5);
+            put_be64(bytes, PAGES * TARGET_PAGE_SIZE);
+            if (huge) {
+                put_be64(bytes, sizes[i]);
+            }
+            g_byte_array_append(bytes, (const uint8_t *)"\3rom", 4);
+            put_be64(bytes, ROM_PAGES * TARGET_PAGE_SIZE);
+            put_page(bytes, 7, "ram0");
+            put_eos(bytes);
+
+            struct stream_in *in = in_new_memory(bytes->data, bytes->len);
+
+            g_assert_null(ram_load_current(f.rl));
+            ram_load_advise(f.rl);
+            bool ok = ram_load_section(f.rl, in, &err);
+
+            if (huge && i == 1) {
+                g_assert_error(err, FERRY_ERROR, FERRY_ERROR_PEER);
+                g_assert_nonnull(strstr(err->message, "host pages of 0x1000 bytes"));
+                g_clear_error(&err);
+            } else {
+                g_assert_no_error(err);
+                g_assert_true(ok);
+                g_assert_true(ram_load_current(f.rl) == f.ram);
+                check_page(&f, 7);
+            }
+            in_free(in);
+        }
+        tear_down(&f);
+    }
+}
+
 /* Which block a stream goes on with, and pages of several blocks. */
 static void test_blocks(void)
 {
@@ -535,6 +580,8 @@ int main(int argc, char **argv)
     add("no-huge-page-left", test_no_huge_page_left, HUGE_SHARED);
     add("no-huge-page-left", test_no_huge_page_left, HUGE_HOLES);
     add("no-huge-page-left", test_no_huge_page_left, HUGE_PRIVATE);
+    add("list", test_list, ANON);
+    add("list", test_list, HUGE_SHARED);
     add("torn", test_torn, HUGE_SHARED);
     add("torn", test_torn, HUGE_PRIVATE);
     g_test_add_func("/arrival/bad-records", test_bad_records);
