@@ -62,16 +62,3 @@ uint64_t bitmap_next_clear(const unsigned long *map, uint64_t bits, uint64_t fro
 {
     return next(map, bits, from, ~0ul);
 }
-
-uint64_t bitmap_or(unsigned long *dst, const unsigned long *src, uint64_t bits)
-{
-    uint64_t fresh = 0;
-
-    for (uint64_t w = 0; w < BITMAP_WORDS(bits); w++) {
-        if (src[w]) {
-            fresh += __builtin_popcountl(src[w] & ~dst[w]);
-            dst[w] |= src[w];
-        }
-    }
-    return fresh;
-}

@@ -63,7 +63,5 @@ uint64_t bitmap_count_range(const unsigned long *map, uint64_t first, uint64_t c
 /* The first set (clear) bit at or after `from`, or `bits` when there is none. */
 uint64_t bitmap_next_set(const unsigned long *map, uint64_t bits, uint64_t from);
 uint64_t bitmap_next_clear(const unsigned long *map, uint64_t bits, uint64_t from);
-/* dst |= src; returns how many bits of dst became set. */
-uint64_t bitmap_or(unsigned long *dst, const unsigned long *src, uint64_t bits);
 
 #endif

@@ -113,7 +113,8 @@ class Policy(MigrationCase):
         self.assertGreater(done["downtime"], 150)
         self.assertLess(done["downtime"], 5000)
         self.assertGreater(done["ram"]["downtime-bytes"], 4 * MIB)
-        self.assertGreater(done["pause"]["memory"], 0.7 * done["pause"]["whole"])
+        parts = {name: us for name, us in done["pause"].items() if name != "whole"}
+        self.assertEqual(max(parts, key=parts.get), "memory", parts)
         dst.guest.check()
 
     def test_suspend_that_takes_too_long(self):
@@ -128,7 +129,8 @@ class Policy(MigrationCase):
         self.assertEqual(actions(failed), [("suspend", 300), ("resume", None), ("abort", None)])
         stop, resume = (self.event(src, name) for name in ("STOP", "RESUME"))
         self.assertGreater(resume - stop, 0.29)
-        self.assertLess(resume - stop, migrate.scaled(0.6))
+        # a busy host may take its time to let anybody run, but the rest would have taken seconds
+        self.assertLess(resume - stop, migrate.scaled(1.2))
 
     def test_suspend_that_cannot_do_is_not_tried(self):
         src, _ = self.busy()

@@ -39,22 +39,10 @@ static void test_next_past_end(void)
     g_assert_false(bitmap_test_and_clear(map, 100));
 }
 
-static void test_or(void)
-{
-    g_autofree unsigned long *a = bitmap_new(130);
-    g_autofree unsigned long *b = bitmap_new(130);
-
-    bitmap_set_range(a, 0, 10);
-    bitmap_set_range(b, 5, 120);
-    g_assert_cmpuint(bitmap_or(a, b, 130), ==, 115);
-    g_assert_cmpuint(bitmap_count(a, 130), ==, 125);
-}
-
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/bitmap/ranges", test_ranges);
     g_test_add_func("/bitmap/next-past-end", test_next_past_end);
-    g_test_add_func("/bitmap/or", test_or);
     return g_test_run();
 }

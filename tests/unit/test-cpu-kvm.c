@@ -196,7 +196,9 @@ static void sync_block(struct machine *m, struct ram_block *b, unsigned long *bi
     dirty_set_init(&set, ram_block_pages(b));
     m->vm->accel->ops->dirty_sync(m->vm, b, &set, &err);
     g_assert_no_error(err);
-    bitmap_or(bitmap, set.words, ram_block_pages(b));
+    for (uint64_t w = 0; w < BITMAP_WORDS(ram_block_pages(b)); w++) {
+        bitmap[w] |= set.words[w];
+    }
     dirty_set_clear(&set);
 }
 
