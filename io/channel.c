@@ -544,6 +544,13 @@ uint64_t channel_bytes_read(const struct channel *ch)
     return __atomic_load_n(&ch->in.bytes, __ATOMIC_RELAXED);
 }
 
+void channel_limit_ahead(struct channel *ch, unsigned bytes)
+{
+    if (ch->is_socket) {
+        socket_limit_ahead(ch->in.fd, bytes);
+    }
+}
+
 size_t channel_unsent(const struct channel *ch)
 {
     int queued = 0;

@@ -161,6 +161,17 @@ void socket_tune(int fd)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
 }
 
+void socket_limit_ahead(int fd, unsigned bytes)
+{
+    int n = (int)bytes;
+
+    if (socket_is_unix(fd)) {
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &n, sizeof(n));
+    } else {
+        setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &n, sizeof(n));
+    }
+}
+
 bool socket_inspect(int fd, bool *listening, bool *stream)
 {
     int accepting = 0, type = 0;

@@ -74,6 +74,10 @@ uint64_t channel_bytes_written(const struct channel *ch);
 uint64_t channel_bytes_read(const struct channel *ch);
 /* How many bytes lie unsent in the socket's send queue (SIOCOUTQ), 0 where that is not known. */
 size_t channel_unsent(const struct channel *ch);
+/* From now on the kernel takes about so many bytes and no more ahead of the peer (UNIX socket) or
+ * of the network (TCP): what is written next is not far behind. No effect on other channels. Any
+ * thread. */
+void channel_limit_ahead(struct channel *ch, unsigned bytes);
 
 /*
  * Test aid, FERRY_IO_CHOP=N in the environment: no system call moves more than 1..N bytes (a fixed

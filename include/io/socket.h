@@ -64,6 +64,8 @@ bool socket_is_unix(int fd);
 /* TCP: no delay for small writes, and probes that find a dead peer in a minute. UNIX: a larger
  * buffer. */
 void socket_tune(int fd);
+/* See channel_limit_ahead(). */
+void socket_limit_ahead(int fd, unsigned bytes);
 
 /*
  * Waits until fd has one of the poll events (or an error), for at most timeout_ms (0 = without

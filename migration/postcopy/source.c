@@ -44,7 +44,13 @@
 #include "util/error.h"
 
 /* So many bytes are written between two looks for requests. */
-#define SLICE_BYTES (UINT64_C(256) << 10)
+#define SLICE_BYTES (UINT64_C(64) << 10)
+/*
+ * And so many lie in the socket. A page that is asked for when it has just left with the others
+ * cannot overtake what is ahead of it there: with megabytes of it one fault in a hundred took
+ * milliseconds.
+ */
+#define AHEAD_BYTES (256u << 10)
 /* Discarding while the guest runs goes on while it finds so many pages and halves them. */
 #define DISCARD_AGAIN_PAGES 512u
 #define DISCARD_ROUNDS      3u
@@ -316,6 +322,7 @@ static bool send_rest(struct outgoing *out, GError **err)
     bool more = true;
 
     outgoing_phase(out, MIGRATION_PHASE_POSTCOPY);
+    channel_limit_ahead(out->ch, AHEAD_BYTES);
     while (more) {
         int64_t begun = g_get_monotonic_time();
         uint64_t before = out->o->bytes, slice = SLICE_BYTES;
