@@ -287,7 +287,7 @@ int64_t policy_deadline_ns(const struct policy *p, uint64_t memory_bytes)
 {
     double gib = MAX((double)memory_bytes / (double)(UINT64_C(1) << 30), 1);
     /* less than a GiB counts as one: connecting and switching do not shrink with memory */
-    int64_t by_size = (int64_t)(gib * p->completion_s_per_gib * 1e9);
+    int64_t by_size = (int64_t)MIN(gib * p->completion_s_per_gib * 1e9, 9e18);
     int64_t fixed = (int64_t)p->completion_ms * 1000000;
 
     return by_size && fixed ? MIN(by_size, fixed) : MAX(by_size, fixed);

@@ -631,9 +631,11 @@ static void test_two_deadlines(void)
         unsigned per_gib;
         uint64_t ms, gib;
         int64_t want_ms;
-    } rows[] = { { 0, 0, 4, 0 },          { 10, 0, 4, 40000 },     { 0, 1500, 4, 1500 },
-                 { 10, 1500, 4, 1500 },   { 10, 90000, 4, 40000 }, { 10, 20000, 0, 10000 },
-                 { 10, 40000, 4, 40000 }, { 0, 1, 4, 1 } };
+    } rows[] = {
+        { 0, 0, 4, 0 },          { 10, 0, 4, 40000 },     { 0, 1500, 4, 1500 },
+        { 10, 1500, 4, 1500 },   { 10, 90000, 4, 40000 }, { 10, 20000, 0, 10000 },
+        { 10, 40000, 4, 40000 }, { 0, 1, 4, 1 },          { 604800, 0, 1 << 30, 9000000000000 }
+    };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
         struct policy p = { .completion_s_per_gib = rows[i].per_gib, .completion_ms = rows[i].ms };
