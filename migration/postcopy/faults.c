@@ -320,14 +320,18 @@ static gpointer fault_thread(gpointer opaque)
             report_warning("Cannot wait for faults of the guest: %s", g_strerror(errno));
             break;
         }
-        while ((n = uffd_read(f->a->uffd, faults, EVENTS_MAX)) > 0) {
-            handle(f, faults, (unsigned)n);
-        }
+        do { /* the next poll() finds what has come meanwhile */
+            n = uffd_read(f->a->uffd, faults, EVENTS_MAX);
+            if (n > 0) {
+                handle(f, faults, (unsigned)n);
+            }
+        } while (n == (int)EVENTS_MAX);
         if (n < 0) {
             report_warning("Cannot read faults of the guest: %s", g_strerror(errno));
             break;
         }
-        if (read(f->wake_fd, &count, sizeof(count)) > 0 && atomic_exchange(&f->again, false)) {
+        if ((fds[1].revents & POLLIN) && read(f->wake_fd, &count, sizeof(count)) > 0 &&
+            atomic_exchange(&f->again, false)) {
             ask_for_all(f);
         }
     }
