@@ -2,6 +2,7 @@
 /* See fuzz-machine.h. */
 #include "fuzz-machine.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <glib/gstdio.h>
 #include <signal.h>
@@ -19,6 +20,8 @@
 #include "migration/check/wire.h"
 #include "migration/internal.h"
 #include "migration/migration.h"
+#include "migration/postcopy/arrival.h"
+#include "migration/postcopy/destination.h"
 #include "migration/stream/format.h"
 #include "migration/vmstate/savevm.h"
 #include "system/vm-init.h"
@@ -200,21 +203,125 @@ static void check_sentence(const char *text)
     }
 }
 
+/* --- post-copy --- */
+
+bool fuzz_machine_has_postcopy(struct fuzz_machine *m)
+{
+    return arrival_possible(m->vm, false, NULL);
+}
+
+/* A destination whose link is gone waits for another one, until its process ends. */
+struct watch {
+    struct incoming *in;
+    int peer;
+    atomic_bool over;
+};
+
+static gpointer watch_thread(gpointer opaque)
+{
+    struct watch *w = opaque;
+    struct migration *m = w->in->m;
+    char answers[4096];
+
+    while (!atomic_load(&w->over)) {
+        /* who floods the return path would else be waited for */
+        while (recv(w->peer, answers, sizeof(answers), MSG_DONTWAIT) > 0) {
+        }
+        vm_lock(m->vm);
+        if (m->status == MIGRATION_STATUS_POSTCOPY_PAUSED ||
+            m->status ==
+                MIGRATION_STATUS_COMPLETED) { /* to tell the source, another link is made */
+            mutex_lock(&m->lock);
+            atomic_store(&w->in->cancelled, true);
+            cond_broadcast(&m->cond);
+            mutex_unlock(&m->lock);
+        }
+        vm_unlock(m->vm);
+        g_usleep(100);
+    }
+    return NULL;
+}
+
+static unsigned entries(const char *path)
+{
+    DIR *dir = opendir(path);
+    unsigned n = 0;
+
+    while (readdir(dir)) {
+        n++;
+    }
+    closedir(dir);
+    return n;
+}
+
+/* All but the thread that looks. */
+static void check_leftovers(unsigned threads, unsigned descriptors)
+{
+    for (unsigned i = 0; entries("/proc/self/task") > threads; i++) {
+        if (i == 1000) {
+            g_error("A thread of post-copy is left over");
+        }
+        g_usleep(1000); /* joined, but not yet gone */
+    }
+    if (entries("/proc/self/fd") > descriptors) {
+        g_error("A descriptor of post-copy is left over");
+    }
+}
+
+static bool announces_postcopy(const void *data, size_t len)
+{
+    static const uint8_t advise[] = { STREAM_COMMAND, 0, STREAM_CMD_POSTCOPY_ADVISE, 0, 16 };
+
+    return memmem(data, len, advise, sizeof(advise));
+}
+
+/* The load of an input that announces post-copy; the guest has come: true. */
+static bool load_with_postcopy(struct incoming *in, struct channel *ch, int peer, GError **err)
+{
+    struct watch w = { .in = in, .peer = peer };
+    GThread *thread = g_thread_new("watch", watch_thread, &w);
+    bool ok = incoming_load(in, ch, err);
+
+    atomic_store(&w.over, true);
+    g_thread_join(thread);
+    vm_lock(in->vm);
+    postcopy_in_abandon(in);
+    if (!ok && in->m->status == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+        g_clear_error(err);
+        in->m->status = MIGRATION_STATUS_COMPLETED;
+        ok = true;
+    }
+    postcopy_in_free(in->postcopy);
+    g_clear_pointer(&in->error, g_free);
+    vm_unlock(in->vm);
+    return ok;
+}
+
 bool fuzz_machine_load(struct fuzz_machine *m, const void *data, size_t len, GError **err)
 {
     struct incoming in = { .m = m->vm->migration, .vm = m->vm, .wake_fd = -1 };
+    bool postcopy = announces_postcopy(data, len);
+    unsigned threads = 0, descriptors = 0;
     g_autoptr(GError) error = NULL;
     struct channel *ch;
     bool ok;
     int peer;
 
     fuzz_machine_reset(m);
+    m->vm->migration->options.caps[MIGRATION_CAPABILITY_POSTCOPY_RAM] = postcopy;
+    if (postcopy) {
+        threads = entries("/proc/self/task");
+        descriptors = entries("/proc/self/fd");
+    }
     ch = source_said(data, len, &peer);
     vm_unlock(m->vm);
-    ok = incoming_load(&in, ch, &error);
+    ok = postcopy ? load_with_postcopy(&in, ch, peer, &error) : incoming_load(&in, ch, &error);
     vm_lock(m->vm);
     channel_unref(ch);
     close(peer);
+    if (postcopy) {
+        check_leftovers(threads, descriptors);
+    }
     g_assert_true(ok == !error);
     g_assert_true(ok == (m->vm->migration->status == MIGRATION_STATUS_COMPLETED));
     g_assert_true(ok != (m->vm->run_state == RUN_STATE_INMIGRATE));
@@ -388,8 +495,10 @@ static void put_ram(struct fuzz_machine *m, struct stream_out *o, unsigned how)
         put_changes(o, 0x1000);
     }
     put_footer(o);
-    put_part(o, STREAM_SECTION_END);
-    put_footer(o);
+    if (!(how & FUZZ_STREAM_POSTCOPY)) {
+        put_part(o, STREAM_SECTION_END);
+        put_footer(o);
+    }
 }
 
 static void put_command(struct stream_out *o, uint16_t command, uint16_t len)
@@ -415,6 +524,59 @@ static void put_greeting(struct fuzz_machine *m, struct stream_out *o, unsigned 
         side_describe_host(m->vm->migration, side);
         must(check_send_side(o, side, &err), err);
     }
+}
+
+/* Everything behind the guest's stop, with post-copy. */
+static void put_postcopy(struct fuzz_machine *m, struct stream_out *o, unsigned how)
+{
+    g_autoptr(GByteArray) package = g_byte_array_new();
+    struct stream_out *inner = out_new_memory(package);
+    GError *err = NULL;
+
+    put_command(o, STREAM_CMD_POSTCOPY_RAM_DISCARD, 2 + sizeof(FUZZ_RAM_ID) + 2 * 16);
+    out_u8(o, 0);
+    out_pstr(o, FUZZ_RAM_ID);
+    out_u8(o, 0);
+    out_be64(o, 0x1000);
+    out_be64(o, 0x2000);
+    out_be64(o, FUZZ_RAM - TARGET_PAGE_SIZE);
+    out_be64(o, TARGET_PAGE_SIZE);
+    put_command(inner, STREAM_CMD_POSTCOPY_LISTEN, 0);
+    must(savevm_save(m->vm->savevm, inner, NULL, &err), err);
+    if (!(how & FUZZ_STREAM_COMMIT)) {
+        put_command(inner, STREAM_CMD_POSTCOPY_RUN, 0);
+    }
+    must(out_flush(inner, &err), err);
+    out_free(inner);
+    put_command(o, STREAM_CMD_PACKAGED, 4);
+    out_be32(o, package->len);
+    out_bytes(o, package->data, package->len);
+    if (how & FUZZ_STREAM_COMMIT) {
+        put_command(o, STREAM_CMD_FERRY_GO, 8);
+        out_be64(o, 1000000);
+    }
+    put_part(o, STREAM_SECTION_PART);
+    put_page(o, FUZZ_RAM_ID, 0x1000, 0xcc);
+    put_zero(o, 0x2000);
+    put_footer(o);
+    put_command(o, STREAM_CMD_PING, 4);
+    out_be32(o, 1);
+    put_part(o, STREAM_SECTION_PART);
+    put_page(o, FUZZ_RAM_ID, FUZZ_RAM - TARGET_PAGE_SIZE, 0xdd);
+    put_footer(o);
+    put_part(o, STREAM_SECTION_END);
+    put_footer(o);
+    out_u8(o, STREAM_EOF);
+}
+
+static void put_advise(struct stream_out *o, unsigned how)
+{
+    if (!(how & FUZZ_STREAM_COMMIT)) {
+        put_command(o, STREAM_CMD_OPEN_RETURN_PATH, 0);
+    }
+    put_command(o, STREAM_CMD_POSTCOPY_ADVISE, 16);
+    out_be64(o, TARGET_PAGE_SIZE);
+    out_be64(o, TARGET_PAGE_SIZE);
 }
 
 static void port(struct fuzz_machine *m, uint64_t at, uint32_t value, unsigned size)
@@ -453,11 +615,20 @@ GByteArray *fuzz_machine_stream(struct fuzz_machine *m, unsigned how)
     if (how & FUZZ_STREAM_COMMIT) {
         put_greeting(m, o, how);
     }
+    if (how & FUZZ_STREAM_POSTCOPY) {
+        put_advise(o, how);
+    }
     put_ram(m, o, how);
     if (how & FUZZ_STREAM_PAGES) {
         use_devices(m);
     }
     m->vm->migration->saved_state = RUN_STATE_RUNNING;
+    if (how & FUZZ_STREAM_POSTCOPY) {
+        put_postcopy(m, o, how);
+        must(out_flush(o, &err), err);
+        out_free(o);
+        return bytes;
+    }
     must(savevm_save(m->vm->savevm, o, NULL, &err), err);
     out_u8(o, STREAM_EOF);
     out_u8(o, STREAM_VMDESCRIPTION);

@@ -35,10 +35,15 @@ void fuzz_machine_free(struct fuzz_machine *m);
 /* A destination that waits for its stream. */
 void fuzz_machine_reset(struct fuzz_machine *m);
 
+/* Whether this host lets a guest come in post-copy: else what announces it is refused. */
+bool fuzz_machine_has_postcopy(struct fuzz_machine *m);
+
 /*
  * Puts the machine back and loads a stream, as a destination does that a source has connected to.
  * The guest "runs" afterwards (or is in the state that the stream says), or *err is set. Aborts
- * where a refusal is not one sentence for an operator.
+ * where a refusal is not one sentence for an operator. An input that announces post-copy
+ * (POSTCOPY_ADVISE) finds it enabled; if the guest came and its memory did not, there is no other
+ * link: what is missing is zero. Aborts where a thread or a descriptor is left over.
  */
 bool fuzz_machine_load(struct fuzz_machine *m, const void *data, size_t len, GError **err);
 
@@ -58,6 +63,7 @@ enum {
     FUZZ_STREAM_PAGES = 2,  /* a few pages of memory, devices in use */
     FUZZ_STREAM_CHECK = 4,  /* with COMMIT: asks first whether the guest fits */
     FUZZ_STREAM_ALL = 7,
+    FUZZ_STREAM_POSTCOPY = 8, /* most of PAGES' pages come after the guest */
 };
 /* A good stream from a machine like this one. g_byte_array_unref() */
 GByteArray *fuzz_machine_stream(struct fuzz_machine *m, unsigned how);

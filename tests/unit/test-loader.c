@@ -8,6 +8,8 @@
  */
 #include <string.h>
 
+#include "migration/stream/format.h"
+
 #include "../fuzz/fuzz-machine.h"
 
 static struct fuzz_machine *machine;
@@ -127,6 +129,79 @@ static void test_shifted(void)
     g_assert_true(load(bytes->data, bytes->len, NULL));
 }
 
+/* --- post-copy --- */
+
+static void test_postcopy_good(gconstpointer data)
+{
+    unsigned how = GPOINTER_TO_UINT(data);
+    g_autoptr(GByteArray) bytes = stream(how);
+    const uint8_t *ram = ram_block_find(machine->vm->memory, FUZZ_RAM_ID)->host;
+    GError *err = NULL;
+
+    fuzz_machine_load(machine, bytes->data, bytes->len, &err);
+    g_assert_no_error(err);
+    g_assert_true(vm_is_running(machine->vm));
+    g_assert_cmphex(ram[0x1fff], ==, 0xcc);
+    g_assert_cmphex(ram[0x2000], ==, 0);
+    g_assert_cmphex(ram[FUZZ_RAM - 1], ==, 0xdd);
+    fuzz_machine_check_loaded(machine);
+}
+
+/* Where the record begins that lets the guest run; SIZE_MAX: nowhere. */
+static size_t find_command(const GByteArray *bytes, unsigned command, unsigned len)
+{
+    uint8_t head[] = { 8, (uint8_t)(command >> 8), (uint8_t)command, 0, (uint8_t)len };
+    const uint8_t *at = memmem(bytes->data, bytes->len, head, sizeof(head));
+
+    return at ? (size_t)(at - bytes->data) : SIZE_MAX;
+}
+
+/* A stream that ends before the guest was given away is refused; behind that the guest has come,
+ * and waits for its memory. */
+static void test_postcopy_truncated(gconstpointer data)
+{
+    unsigned how = GPOINTER_TO_UINT(data);
+    g_autoptr(GByteArray) bytes = stream(how);
+    bool commit = how & FUZZ_STREAM_COMMIT;
+    size_t runs = commit ? find_command(bytes, STREAM_CMD_FERRY_GO, 8) + GO_BYTES
+                         : find_command(bytes, STREAM_CMD_POSTCOPY_RUN, 0) + 5;
+
+    for (size_t n = 0; n < bytes->len; n += n < runs + 100 || g_test_slow() ? 1 : 61) {
+        if (load(bytes->data, n, NULL) != (n >= runs)) {
+            g_error("%zu of %u bytes are %s", n, bytes->len, n >= runs ? "refused" : "taken");
+        }
+    }
+}
+
+static void test_postcopy_flipped(gconstpointer data)
+{
+    unsigned how = GPOINTER_TO_UINT(data), taken = 0, refused = 0;
+    g_autoptr(GByteArray) bytes = stream(how);
+    size_t package = find_command(bytes, STREAM_CMD_PACKAGED, 4);
+
+    for (size_t n = 0; n < bytes->len; n++) {
+        bool page = n > 8 && bytes->data[n] == bytes->data[n - 1] && bytes->data[n] > 0xa0;
+        bool device = n > package + 20 && n < find_command(bytes, STREAM_CMD_FERRY_GO, 8);
+
+        /* devices are test_flipped()'s, but for some */
+        if ((page && n % 256) || (device && n % 16 && !g_test_slow())) {
+            continue;
+        }
+        uint8_t bit = (uint8_t)(1u << (n * 7) % 8);
+
+        bytes->data[n] ^= bit;
+        if (load(bytes->data, bytes->len, NULL)) {
+            taken++;
+        } else {
+            refused++;
+        }
+        bytes->data[n] ^= bit;
+    }
+    g_test_message("%u taken, %u refused", taken, refused);
+    g_assert_cmpuint(taken, >, 20);
+    g_assert_cmpuint(refused, >, 100);
+}
+
 static void add(const char *name, GTestDataFunc test, unsigned how)
 {
     g_test_add_data_func(name, GUINT_TO_POINTER(how), test);
@@ -145,6 +220,15 @@ int main(int argc, char **argv)
     add("/loader/flipped", test_flipped, 0);
     add("/loader/flipped-commit", test_flipped, FUZZ_STREAM_ALL);
     g_test_add_func("/loader/shifted", test_shifted);
+    if (fuzz_machine_has_postcopy(machine)) {
+        unsigned commit = FUZZ_STREAM_POSTCOPY | FUZZ_STREAM_COMMIT | FUZZ_STREAM_PAGES;
+
+        add("/loader/postcopy/good", test_postcopy_good, FUZZ_STREAM_POSTCOPY);
+        add("/loader/postcopy/commit/good", test_postcopy_good, commit);
+        add("/loader/postcopy/truncated", test_postcopy_truncated, FUZZ_STREAM_POSTCOPY);
+        add("/loader/postcopy/commit/truncated", test_postcopy_truncated, commit);
+        add("/loader/postcopy/commit/flipped", test_postcopy_flipped, commit);
+    }
     rc = g_test_run();
     fuzz_machine_free(machine);
     return rc;
