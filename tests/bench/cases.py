@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 UNLIMITED = 1 << 40  # bytes per second: the same number for every program
 MIB = 1 << 20
+RECOVER_BANDWIDTH = 20 * MIB  # it must not be over too soon
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Case:
     early: bool = False  # to the switch at the begin of the first round, not of the second
     kind: str = "private"  # of memory, see postcopy.py
     floor_faults: int = 0
+    recover: bool = False  # the link is lost and comes back; Ferry only
 
     def quickly(self):
         """The same on a small guest."""
@@ -42,7 +44,8 @@ class Case:
     def describe(self):
         if self.postcopy:
             return (f"{self.title}; {self.memory} MiB of {self.kind} memory, {self.transport}, "
-                    f"postcopy-preempt {'on' if self.preempt else 'off'}, max-postcopy-bandwidth 0")
+                    f"postcopy-preempt {'on' if self.preempt else 'off'}, max-postcopy-bandwidth "
+                    f"{RECOVER_BANDWIDTH // MIB if self.recover else 0}{' MiB/s' if self.recover else ''}")
         limit = "no bandwidth limit" if self.bandwidth == UNLIMITED else (
             f"at most {self.bandwidth // MIB} MiB/s")
         return (f"{self.title}; {self.memory} MiB, {self.transport}, "
@@ -102,4 +105,7 @@ CASES = [
     Case("postcopy-stall-2m", "the same of 1 GiB with pages of 2 MiB",
          guest=POSTCOPY_GUEST.replace("50000", "max").replace("512M", "1G"), memory=1152, downtime_ms=1, postcopy=True,
          early=True, kind="huge", floor_faults=200),
+    Case("postcopy-recover", "a link that is lost in post-copy and comes back, reconnect-interval 10 ms",
+         guest=POSTCOPY_GUEST.replace("50000", "max"), memory=576, downtime_ms=1, postcopy=True,
+         early=True, recover=True),
 ]

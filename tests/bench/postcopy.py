@@ -27,15 +27,21 @@ import statistics
 import subprocess
 import time
 
+from cases import RECOVER_BANDWIDTH
 from host import OtherLoad
 from measure import Failed, MIB, Memory, last_event, process_cpu_s, stamp
-from watch import Switch
+from watch import Switch, loops
 
 HUGE = 2 * MIB
 HUGE_DIR = "/sys/kernel/mm/hugepages/hugepages-2048kB"
 MAP_HUGETLB = 0x40000
 MIGRATE_S = 60.0
 VERIFY_S = 120.0
+RECONNECT_MS = 10
+# A guest that gives no sign of life for so long waits for a page.
+STILL_S = 0.1
+STILL_LIMIT_S = 10.0
+LOOK_S = 0.0002
 
 
 class Missing(Failed):
@@ -106,7 +112,7 @@ def start(machine, program, case, path, incoming):
         {"capability": name, "state": True} for name in
         ("events", "return-path", "postcopy-ram") + (("postcopy-preempt",) if case.preempt else ())])
     vm.cmd("migrate-set-parameters", max_bandwidth=case.bandwidth,
-           max_postcopy_bandwidth=0,
+           max_postcopy_bandwidth=RECOVER_BANDWIDTH if case.recover else 0,
            downtime_limit=case.downtime_ms)
     return vm
 
@@ -118,15 +124,15 @@ def wait_round(src, number):
             return
 
 
-def wait_completed(vm):
-    """The event, with its time."""
+def wait_completed(vm, pauses=False):
+    """The event, with its time, and what came before it."""
     seen = []
     while True:
         event = vm.qmp.wait_event("MIGRATION", timeout=MIGRATE_S)
         seen.append(event["data"]["status"])
         if seen[-1] == "completed":
             return event, seen
-        if seen[-1] in ("failed", "cancelled", "postcopy-paused"):
+        if seen[-1] in ("failed", "cancelled") or seen[-1] == "postcopy-paused" and not pauses:
             raise Failed(f"{seen[-1]}: {vm.cmd('query-migrate').get('error-desc', 'no reason given')}")
 
 
@@ -146,6 +152,8 @@ def stalls(src, dst, faults):
 def measure(machine, programs, case, memory):
     """As measure.measure()."""
     memory.prepare(case)
+    if case.recover:
+        return recover(machine, programs, case, memory)
     src = start(machine, programs[0], case, memory.src, False)
     src.guest.wait_ready(timeout=120)
     warm(case.memory, case.kind == "huge")
@@ -192,6 +200,67 @@ def measure(machine, programs, case, memory):
         figures |= {"stall_p50_us": statistics.median(waits), "stall_p99_us": percentile(waits, 0.99),
                     "stall_max_us": max(waits)}
     return figures
+
+
+def wait_status(vm, status):
+    while True:
+        have = vm.qmp.wait_event("MIGRATION", timeout=MIGRATE_S)["data"]["status"]
+        if have == status:
+            return
+        if have in ("completed", "failed", "cancelled"):
+            raise Failed(f"{have}: {vm.cmd('query-migrate').get('error-desc', 'no reason given')}")
+
+
+def wait_still(memory):
+    """Until the guest waits for a page; what it had counted."""
+    end = time.monotonic() + STILL_LIMIT_S
+    while time.monotonic() < end:
+        count = loops(memory)
+        time.sleep(STILL_S)
+        if loops(memory) == count:
+            return count
+    raise Failed("The guest does not come to a page that is missing")
+
+
+def recover(machine, programs, case, memory):
+    """
+    back: from the moment in which the link can be connected to again until the guest has moved on.
+    The link is a name in the file system that is not there for a while.
+    """
+    src = start(machine, programs[0], case, memory.src, False)
+    src.guest.wait_ready(timeout=120)
+    dst = start(machine, programs[1], case, memory.dst, True)
+    uri, again, name = (f"{dst.base}.{part}" for part in ("move", "again", "link"))
+    src.cmd("migrate-set-parameters", reconnect_addresses=[f"unix:{name}"],
+            reconnect_interval=RECONNECT_MS)
+    dst.cmd("migrate-set-parameters", reconnect_listen=f"unix:{again}")
+    dst.cmd("migrate-incoming", uri=f"unix:{uri}")
+    other = OtherLoad()
+    all_before = process_cpu_s(src.process.pid) + process_cpu_s(dst.process.pid)
+    src.cmd("migrate", uri=f"unix:{uri}")
+    wait_round(src, 1)
+    src.cmd("migrate-start-postcopy")
+    wait_status(dst, "postcopy-active")
+    time.sleep(STILL_S)
+    dst.cmd("migrate-pause")
+    wait_status(src, "postcopy-paused")
+    there = dst.guest.box.memory
+    count = wait_still(there)
+    os.symlink(again, name)
+    begun = time.monotonic()
+    while loops(there) == count:
+        if time.monotonic() > begun + MIGRATE_S:
+            raise Failed("The guest does not move on")
+        time.sleep(LOOK_S)
+    back = time.monotonic() - begun
+    src.cmd("migrate-set-parameters", max_postcopy_bandwidth=0)
+    wait_completed(src, pauses=True)
+    wait_completed(dst, pauses=True)
+    own = process_cpu_s(src.process.pid) + process_cpu_s(dst.process.pid) - all_before
+    bad = dst.guest.verify(timeout=VERIFY_S)
+    if bad:
+        raise Failed(f"{bad} corrupted words")
+    return {"back_ms": back * 1e3, "others": other.share(own)}
 
 
 def floor(program, case):

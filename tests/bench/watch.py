@@ -29,7 +29,7 @@ WRITES = ADDR + DEFINES["MAILBOX_CPU_OFF"] + 8 * STRUCTS["mailbox_cpu"].index("w
 
 
 def loops(memory):
-    return struct.unpack_from("<Q", memory, LOOPS)[0]
+    return struct.unpack("<Q", memory[LOOPS:LOOPS + 8])[0]
 
 
 def writes(memory):
