@@ -172,6 +172,11 @@ void memory_set_gate(struct memory *mem, memory_gate *gate, void *opaque)
     atomic_store(&mem->gate, gate);
 }
 
+bool memory_has_gate(const struct memory *mem)
+{
+    return atomic_load(&mem->gate) != NULL;
+}
+
 /* Whether bytes of a map can be had; may wait. */
 static bool pass_gate(struct memory *mem, const struct ram_map *m, uint64_t gpa, uint64_t len)
 {

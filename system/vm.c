@@ -44,6 +44,15 @@ struct vm *vm_new(void)
 /* How long a stop waits for the vCPUs. They leave the guest within microseconds, unless the host's
  * kernel does not let them. */
 #define STOP_TIMEOUT_MS 10000
+/* The same while a part of the memory has not come (post-copy): a vCPU that KVM lets wait for it
+ * leaves the guest when the page comes, which may take until somebody mends the link, over QMP. */
+#define GATED_STOP_TIMEOUT_MS 1000
+
+static bool pause_vcpus(struct vm *vm, GError **err)
+{
+    return vm->accel->ops->pause(
+        vm, memory_has_gate(vm->memory) ? GATED_STOP_TIMEOUT_MS : STOP_TIMEOUT_MS, err);
+}
 
 static void begin_change(struct vm *vm)
 {
@@ -87,7 +96,7 @@ static bool stop(struct vm *vm, RunState state, GError **err)
         vm->run_state = state;
         return true;
     }
-    if (!vm->accel->ops->pause(vm, STOP_TIMEOUT_MS, err)) {
+    if (!pause_vcpus(vm, err)) {
         return false;
     }
     vm_clock_run(vm, false);
@@ -202,7 +211,7 @@ static void do_reset(struct vm *vm, ShutdownCause cause)
     bool was_running = vm_is_running(vm);
     g_autoptr(GError) err = NULL;
 
-    if (was_running && !vm->accel->ops->pause(vm, STOP_TIMEOUT_MS, &err)) {
+    if (was_running && !pause_vcpus(vm, &err)) {
         report_error("The machine cannot be reset: %s", err->message);
         return;
     }

@@ -122,6 +122,7 @@ void *memory_ram_ptr(struct memory *mem, uint64_t gpa, uint64_t len, bool write)
  */
 typedef bool memory_gate(void *opaque, struct ram_block *block, uint64_t offset, uint64_t length);
 void memory_set_gate(struct memory *mem, memory_gate *gate, void *opaque);
+bool memory_has_gate(const struct memory *mem); /* any thread */
 /* Whether no part of the range is held back by the gate; waits as that does. */
 bool memory_is_here(struct memory *mem, uint64_t gpa, uint64_t len);
 /* Copy to and from guest-physical memory, crossing maps and reaching I/O regions (machine lock).
