@@ -46,9 +46,8 @@
 /* So many bytes are written between two looks for requests. */
 #define SLICE_BYTES (UINT64_C(64) << 10)
 /*
- * And so many lie in the socket. A page that is asked for when it has just left with the others
- * cannot overtake what is ahead of it there: with megabytes of it one fault in a hundred took
- * milliseconds.
+ * And so many lie in the socket: a page that is asked for when it has just left with the others
+ * cannot overtake what is ahead of it there (docs/performance.md has what was measured).
  */
 #define AHEAD_BYTES (256u << 10)
 /* Discarding while the guest runs goes on while it finds so many pages and halves them. */
@@ -255,7 +254,8 @@ bool postcopy_wait(struct outgoing *out, enum return_wait what, unsigned timeout
 
 void postcopy_note_run(struct outgoing *out)
 {
-    if (!out->postcopy.ran && return_path_has(out->rp, RETURN_WAIT_RUNS)) {
+    /* there is none where a new link did not come about */
+    if (!out->postcopy.ran && out->rp && return_path_has(out->rp, RETURN_WAIT_RUNS)) {
         vm_lock(out->vm);
         out->postcopy.ran = true;
         vm_unlock(out->vm);
