@@ -227,6 +227,17 @@ static void do_reset(struct vm *vm, ShutdownCause cause)
     }
 }
 
+/*
+ * A machine about to be saved must not change: its reset waits until the move is over. So does one
+ * of which a part has not come yet (post-copy): what a reset writes to memory must not wait for a
+ * link, and not be lost either.
+ */
+static bool reset_due(const struct vm *vm)
+{
+    return vm->loop->reset && vm->run_state != RUN_STATE_FINISH_MIGRATE &&
+           !memory_has_gate(vm->memory);
+}
+
 /* Between begin_change() and end_change(). */
 static bool handle_one(struct vm *vm)
 {
@@ -249,8 +260,7 @@ static bool handle_one(struct vm *vm)
         do_shutdown(vm, cause);
         return true;
     }
-    /* a machine about to be saved must not change: its reset waits until the move is over */
-    if (loop->reset && vm->run_state != RUN_STATE_FINISH_MIGRATE) {
+    if (reset_due(vm)) {
         ShutdownCause cause = loop->reset;
 
         loop->reset = SHUTDOWN_CAUSE_NONE;

@@ -109,6 +109,7 @@ void gate_open(struct postcopy_in *p)
 void gate_close(struct postcopy_in *p)
 {
     memory_set_gate(p->vm->memory, NULL, NULL);
+    g_main_context_wakeup(NULL); /* a reset may have waited for all of memory */
 }
 
 void gate_free(struct postcopy_in *p)
