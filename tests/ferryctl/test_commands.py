@@ -185,6 +185,14 @@ class Control(CtlCase):
         self.ctl("resume", "host:5")
         self.assertEqual(fake.log[1:], [("migrate", {"uri": "tcp:host:5", "resume": True})])
 
+    def test_post_copy_at_the_destination(self):
+        fake = self.fake(started=True, states=[{"status": "postcopy-paused"}],
+                         commands={"migrate-recover": {}}, run_state="running")
+        self.assertIn("resume ADDRESS here, then on the other side", self.ctl("status").out)
+        self.ctl("resume", expect=USAGE)
+        self.assertIn("now: ferryctl resume", self.ctl("resume", "host:5").out)
+        self.assertEqual(fake.log, [("migrate-recover", {"uri": "tcp:host:5"})])
+
     def test_cancel(self):
         fake = self.fake(started=True, states=[{"status": "active", "ram": ram()}])
         self.assertIn("Cancelled", self.ctl("cancel").out)

@@ -101,6 +101,9 @@ static void print_migration(const move *m)
         line("memory",
              g_strdup_printf("%s sent in %s, %s of %s remain", sent, rounds, remain, total));
     }
+    if (m->status && g_str_has_prefix(m->status, "postcopy-")) {
+        line("where", move_whereabouts(m)); /* and what a person does about it */
+    }
     for (guint i = 0; i < m->blocked->len; i++) {
         line("blocked", g_strdup(m->blocked->pdata[i]));
     }
@@ -218,7 +221,7 @@ static int pause_run(struct ctl *ctl, const struct command *self, int argc, char
     if (!begin(ctl, self, argc, argv, &q, &m, err)) {
         return CTL_USAGE;
     }
-    if (status_is(m, "postcopy-active")) {
+    if (status_is(m, "postcopy-active") || status_is(m, "postcopy-recover")) {
         if (!qmp_do(q, "migrate-pause", NULL, err)) {
             return CTL_REFUSED;
         }
@@ -294,6 +297,15 @@ static int resume_run(struct ctl *ctl, const struct command *self, int argc, cha
         (rest[0] && !(uri = check_destination(address, rest[0], &live, err))) ||
         !(q = qmp_connect(address, ctl->patience_ms, -1, err)) || !(m = look(ctl, q, err))) {
         return CTL_USAGE;
+    }
+    if (status_is(m, "postcopy-paused") && uri && move_is_incoming(m)) {
+        if (!qmp_do(q, "migrate-recover", json_pack("{s:s}", "uri", uri), err)) {
+            return CTL_REFUSED;
+        }
+        say(ctl,
+            "It waits for the other side there; now: ferryctl resume, with this address, on that "
+            "side.");
+        return CTL_DONE;
     }
     if (status_is(m, "postcopy-paused")) {
         if (!uri) {

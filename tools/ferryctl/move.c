@@ -266,6 +266,12 @@ int64_t move_pause_us(const move *m)
                                               : -1;
 }
 
+/* In post-copy: whether the guest came here. */
+bool move_is_incoming(const move *m)
+{
+    return !m->has_ram && m->run_state && strcmp(m->run_state, "finish-migrate") != 0;
+}
+
 char *move_whereabouts(const move *m)
 {
     static const struct {
@@ -281,6 +287,27 @@ char *move_whereabouts(const move *m)
         { "shutdown", "The guest has shut down" },
     };
 
+    static const struct {
+        const char *status, *source, *destination;
+    } post_copy[] = {
+        { "postcopy-active",
+          "The guest runs on the other side and its memory follows: leave both running",
+          "The guest runs here and its memory follows: leave both running" },
+        { "postcopy-paused",
+          "The guest is on the other side and waits for memory that is here: let that side listen "
+          "(resume ADDRESS), then resume ADDRESS here",
+          "The guest runs here until it needs memory that has not come: resume ADDRESS here, then "
+          "on "
+          "the other side" },
+        { "postcopy-recover", "A new link to the guest, which is on the other side, begins",
+          "The guest runs here until it needs memory that has not come; a new link begins" },
+    };
+
+    for (unsigned i = 0; m->run_state && m->status && i < G_N_ELEMENTS(post_copy); i++) {
+        if (!strcmp(m->status, post_copy[i].status)) {
+            return g_strdup(move_is_incoming(m) ? post_copy[i].destination : post_copy[i].source);
+        }
+    }
     for (unsigned i = 0; m->run_state && i < G_N_ELEMENTS(texts); i++) {
         if (!strcmp(m->run_state, texts[i].state)) {
             return g_strdup(texts[i].text);

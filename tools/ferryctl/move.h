@@ -72,6 +72,8 @@ const char *move_phase_text(const move *m);
 /* How long the guest was paused, microseconds; -1 when unknown. */
 int64_t move_pause_us(const move *m);
 
+/* With a run state, of a move in post-copy: the guest came here, and did not leave from here. */
+bool move_is_incoming(const move *m);
 /* Where the guest is, as a sentence without a full stop; from run state and status. */
 char *move_whereabouts(const move *m);
 
