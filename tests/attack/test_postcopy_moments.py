@@ -63,9 +63,9 @@ class PostcopyMoments(PostcopyCase):
         time.sleep(delay)
         if who == "source":
             src.kill()
-            migrate.wait_for("end of the wait", lambda: not dst.alive() or
-                             migrate.status(dst) in ENDS)
-            if dst.alive():
+            ended = ("failed", None)  # it exits with that
+            migrate.wait_for("end of the wait", lambda: self.look(dst) in (*ENDS, *ended))
+            if self.look(dst) not in ended:
                 now = migrate.info(dst)
                 self.assertEqual(dst.status(), "running", now)
                 self.assertTrue(now["status"] == "completed" or now["error-desc"])
