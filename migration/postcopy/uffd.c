@@ -162,7 +162,7 @@ void uffd_wake(int fd, void *start, uint64_t length)
 }
 
 /*
- * After a request for [at, at + length) has failed: how far it has come, or that a page is there
+ * After a request for a range that begins at `at`: how far it has come, or that a page is there
  * already. `result` is the request's own: bytes, or a negative errno. 0: it cannot go on; errno.
  */
 static uint64_t went_on(int fd, void *at, int64_t result, uint64_t page_size)
@@ -188,19 +188,42 @@ static uint64_t went_on(int fd, void *at, int64_t result, uint64_t page_size)
     return 0;
 }
 
-bool uffd_copy(int fd, void *to, const void *from, uint64_t length, uint64_t page_size)
+/* One request of the kernel for a range: all of it was done, or what it says it has done. */
+typedef int64_t request(int fd, uint64_t to, uint64_t from, uint64_t length);
+
+static int64_t request_copy(int fd, uint64_t to, uint64_t from, uint64_t length)
+{
+    struct uffdio_copy c = { .dst = to, .src = from, .len = length };
+
+    return ioctl(fd, UFFDIO_COPY, &c) == 0 ? (int64_t)length : c.copy;
+}
+
+static int64_t request_zero(int fd, uint64_t to, uint64_t from, uint64_t length)
+{
+    struct uffdio_zeropage z = { .range = { .start = to, .len = length } };
+
+    (void)from;
+    return ioctl(fd, UFFDIO_ZEROPAGE, &z) == 0 ? (int64_t)length : z.zeropage;
+}
+
+static int64_t request_continue(int fd, uint64_t to, uint64_t from, uint64_t length)
+{
+    struct uffdio_continue c = { .range = { .start = to, .len = length } };
+
+    (void)from;
+    return ioctl(fd, UFFDIO_CONTINUE, &c) == 0 ? (int64_t)length : c.mapped;
+}
+
+/* The whole range, however often the kernel stops in the middle. False: errno. */
+static bool place(int fd, void *to, const void *from, uint64_t length, uint64_t page_size,
+                  request *one)
 {
     uint64_t done = 0;
 
     while (done < length) {
-        struct uffdio_copy c = { .dst = address(to) + done,
-                                 .src = address(from) + done,
-                                 .len = length - done };
-
-        if (ioctl(fd, UFFDIO_COPY, &c) == 0) {
-            return true;
-        }
-        uint64_t step = went_on(fd, (uint8_t *)to + done, c.copy, page_size);
+        uint8_t *at = (uint8_t *)to + done;
+        int64_t result = one(fd, address(at), address(from) + done, length - done);
+        uint64_t step = went_on(fd, at, result, page_size);
 
         if (!step && errno == EAGAIN) {
             sched_yield(); /* somebody is changing this process's mappings */
@@ -212,48 +235,17 @@ bool uffd_copy(int fd, void *to, const void *from, uint64_t length, uint64_t pag
     return true;
 }
 
+bool uffd_copy(int fd, void *to, const void *from, uint64_t length, uint64_t page_size)
+{
+    return place(fd, to, from, length, page_size, request_copy);
+}
+
 bool uffd_zero(int fd, void *to, uint64_t length, uint64_t page_size)
 {
-    uint64_t done = 0;
-
-    while (done < length) {
-        struct uffdio_zeropage z = { .range = { .start = address(to) + done,
-                                                .len = length - done } };
-
-        if (ioctl(fd, UFFDIO_ZEROPAGE, &z) == 0) {
-            return true;
-        }
-        uint64_t step = went_on(fd, (uint8_t *)to + done, z.zeropage, page_size);
-
-        if (!step && errno == EAGAIN) {
-            sched_yield();
-        } else if (!step) {
-            return false;
-        }
-        done += step;
-    }
-    return true;
+    return place(fd, to, NULL, length, page_size, request_zero);
 }
 
 bool uffd_continue(int fd, void *to, uint64_t length, uint64_t page_size)
 {
-    uint64_t done = 0;
-
-    while (done < length) {
-        struct uffdio_continue c = { .range = { .start = address(to) + done,
-                                                .len = length - done } };
-
-        if (ioctl(fd, UFFDIO_CONTINUE, &c) == 0) {
-            return true;
-        }
-        uint64_t step = went_on(fd, (uint8_t *)to + done, c.mapped, page_size);
-
-        if (!step && errno == EAGAIN) {
-            sched_yield();
-        } else if (!step) {
-            return false;
-        }
-        done += step;
-    }
-    return true;
+    return place(fd, to, NULL, length, page_size, request_continue);
 }
