@@ -163,7 +163,9 @@ static void want(struct departure *d, struct departure_block *b, uint64_t first,
         dirty_set_remove(b->owed, first, run);
         d->queued_pages += run;
         for (uint64_t page = first; page < first + run; page += b->unit) {
-            set_again(b, page); /* it is on its way by itself */
+            if (d->overtake) {
+                set_again(b, page); /* it is on its way by itself */
+            }
             enqueue(d, block, page, false);
         }
     }

@@ -27,6 +27,7 @@ struct stream_in {
     uint64_t base;   /* stream offset of data[0] */
     size_t next;     /* the next fill brings at most this much; 0: as much as there is room for */
     bool ended;
+    GError *error; /* with which the channel failed; sticks */
 };
 
 struct stream_in *in_new_channel(struct channel *ch)
@@ -54,6 +55,7 @@ void in_free(struct stream_in *in)
         if (in->ch) {
             channel_unref(in->ch);
         }
+        g_clear_error(&in->error);
         g_free(in->buffer);
         g_free(in);
     }
@@ -67,6 +69,12 @@ uint64_t in_offset(const struct stream_in *in)
 /* Brings more bytes behind the unread ones. */
 static bool fill(struct stream_in *in, GError **err)
 {
+    if (in->error) { /* in_peek() met it: a second read might wait where the first one failed */
+        if (err) {
+            *err = g_error_copy(in->error);
+        }
+        return false;
+    }
     if (in->ch && !in->ended) {
         if (in->pos) {
             memmove(in->buffer, in->buffer + in->pos, in->len - in->pos);
@@ -79,14 +87,14 @@ static bool fill(struct stream_in *in, GError **err)
                              .iov_len = in->next ? MIN(room, in->next) : room };
 
         in->next = 0;
-        ssize_t n = channel_readv(in->ch, &iov, 1, err);
+        ssize_t n = channel_readv(in->ch, &iov, 1, &in->error);
 
         if (n > 0) {
             in->len += (size_t)n;
             return true;
         }
         if (n < 0) {
-            return false;
+            return fill(in, err);
         }
         in->ended = true;
     }
