@@ -74,7 +74,7 @@ class CtlCase(TestCase):
 
     def finish(self, process):
         try:
-            out, err = process.communicate(timeout=scaled())
+            out, err = process.communicate(timeout=scaled(70))  # beyond its own --timeout
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
