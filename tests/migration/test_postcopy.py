@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Post-copy between two Ferries: the switch at any moment, what is refused, what a lost side means."""
 
+import fcntl
 import time
 
 from ferrytest import QmpError, is_sanitized, migrate
@@ -42,6 +43,9 @@ class Switch(PostcopyCase):
 
     def test_huge_pages(self):
         pages = 2 * 16 // 2 + 4
+        lock = open("/dev/shm/ferry-test-huge-pages", "w", encoding="ascii")  # as test-arrival
+        self.addCleanup(lock.close)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         with open(NR_HUGE, "r+", encoding="ascii") as f:
             before = f.read().strip()
             f.seek(0)
