@@ -101,6 +101,7 @@ class Run(MigrationCase):
                 break
             # stopped before the other one had come to try: it goes back
             self.check_source_goes_on(src)
+            dst.wait(1)
             src.quit()
         dst.wait_state("internal-error")
         self.assertEqual(src.status(), "postmigrate")
