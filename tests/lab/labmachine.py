@@ -10,6 +10,7 @@ complete line that came is in .lines with the outer machine's time of day at whi
 import os
 import re
 import signal
+import sys
 import threading
 import time
 
@@ -168,7 +169,19 @@ class Machine:
 
     # ---- the guest ----
 
-    def wait_up(self, timeout=BOOT):
+    def wait_up(self, timeout=BOOT, again=True):
+        """
+        Until the guest is in user space. Now and then the emulated host loses a timer while a guest
+        boots, and that guest stalls (RCU says so, a minute later): then it is reset, once. Tests of
+        booting itself do without (again=False).
+        """
+        if again:
+            try:
+                self.line("INNER UP", timeout=timeout / 2)
+                return self
+            except Timeout as stalled:
+                print(f"{self.name}: {stalled}: reset", file=sys.stderr)
+                self.cmd("system_reset")
         self.line("INNER UP", timeout=timeout)
         return self
 

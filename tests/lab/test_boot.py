@@ -13,7 +13,7 @@ SHORT_BOOT = 8.0
 
 class Boot(LabCase):
     def boots(self, **options):
-        vm = self.machine(job=TICKER, **options).wait_up()
+        vm = self.machine(job=TICKER, **options).wait_up(again=False)
         tick = self.check_well(vm)
         self.assertEqual(int(tick["cpus"]), options.get("smp", 1))
         vm.type("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
