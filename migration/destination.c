@@ -40,13 +40,6 @@
 /* How long to look whether KVM takes the guest: its refusal takes microseconds. */
 #define ENTRY_TIMEOUT_US 500
 
-static void phase(struct load *l, MigrationPhase phase)
-{
-    mutex_lock(&l->in->m->lock);
-    l->in->phase = phase;
-    mutex_unlock(&l->in->m->lock);
-}
-
 /* --- sections --- */
 
 static bool load_footer(struct load *l, uint32_t id, const char *idstr, GError **err)
@@ -216,7 +209,7 @@ static bool wait_for_go(struct load *l, GError **err)
     uint16_t command, len;
     bool described = false;
 
-    phase(l, MIGRATION_PHASE_GO);
+    load_phase(l, MIGRATION_PHASE_GO);
     channel_set_read_timeout(l->ch, migration_timeout(l->in->m, go_timeout));
     for (;;) {
         if (!in_u8(l->s, &type, err)) {
@@ -310,7 +303,7 @@ static bool finish(struct load *l, GError **err)
     uint8_t type;
     bool ok;
 
-    phase(l, MIGRATION_PHASE_LOAD);
+    load_phase(l, MIGRATION_PHASE_LOAD);
     migration_hold(l->in->m, MIGRATION_HOLD_POINT_INCOMING_LOADED, &l->in->cancelled);
     vm_lock(l->vm);
     ok = put_devices(l, err);
@@ -348,9 +341,7 @@ static bool finish(struct load *l, GError **err)
     }
     /* without this the source would run the guest too */
     if (l->features & FERRY_FEATURE_RUNS && l->runs) {
-        uint64_t took = GUINT64_TO_BE((uint64_t)(l->ran_at_ns - l->go_at_ns));
-
-        return_path_send(l->ch, RETURN_FERRY_RUNS, &took, sizeof(took), NULL);
+        load_say_runs(l, NULL);
     }
     if (l->return_path) {
         return_path_send_be32(l->ch, RETURN_SHUT, 0, &late);
@@ -371,7 +362,7 @@ static bool begin(struct load *l, GError **err)
     migration_options_get(in->m, &in->options); /* until now they could be changed */
     migration_set_status(in->m, MIGRATION_STATUS_ACTIVE);
     vm_unlock(l->vm);
-    phase(l, MIGRATION_PHASE_STREAM);
+    load_phase(l, MIGRATION_PHASE_STREAM);
     l->claimed = true;
     /* a QEMU that waits for its operator says nothing */
     channel_set_read_timeout(

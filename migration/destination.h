@@ -75,6 +75,10 @@ bool load_command(struct load *l, GError **err);
 void load_name_place(struct load *l, GError *error);
 /* Tells the source why; best effort, for at most a second. */
 void load_send_failure(struct load *l, const GError *error);
+/* Tells the source that the guest runs, and how long that took from its GO (FERRY_FEATURE_RUNS). */
+bool load_say_runs(struct load *l, GError **err);
+/* What is done or waited for from now on. Any thread, without m. */
+void load_phase(struct load *l, MigrationPhase phase);
 /* *err: the peer sent what it must not, and where in the stream. Always false. */
 bool load_refuse(struct load *l, GError **err, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
 

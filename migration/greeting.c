@@ -369,3 +369,17 @@ void load_send_failure(struct load *l, const GError *error)
     }
     postcopy_say(l, RETURN_SHUT, &one, sizeof(one), NULL);
 }
+
+bool load_say_runs(struct load *l, GError **err)
+{
+    uint64_t took = GUINT64_TO_BE((uint64_t)(l->ran_at_ns - l->go_at_ns));
+
+    return postcopy_say(l, RETURN_FERRY_RUNS, &took, sizeof(took), err);
+}
+
+void load_phase(struct load *l, MigrationPhase phase)
+{
+    mutex_lock(&l->in->m->lock);
+    l->in->phase = phase;
+    mutex_unlock(&l->in->m->lock);
+}

@@ -346,7 +346,7 @@ void incoming_take_listener(struct incoming *in)
 
     migration_options_get(in->m, &now);
     if (now.caps[MIGRATION_CAPABILITY_POSTCOPY_PREEMPT] && is_listening(in)) {
-        in->urgent = urgent_new(in->m, in->listener, &error);
+        in->urgent = urgent_new(in->listener, &error);
         if (in->urgent) {
             vm_lock(in->vm);
             in->listener = NULL;

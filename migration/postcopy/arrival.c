@@ -123,12 +123,11 @@ static void keep_pages(struct arrival_block *ab, uint64_t known)
     }
 }
 
-struct arrival *arrival_new(struct vm *vm, struct ram_load *rl, bool ignore_shared, GError **err)
+struct arrival *arrival_new(struct vm *vm, bool ignore_shared, GError **err)
 {
     struct arrival *a = g_new0(struct arrival, 1);
     uint64_t known;
 
-    (void)rl;
     a->vm = vm;
     a->ignore_shared = ignore_shared;
     a->uffd = -1;

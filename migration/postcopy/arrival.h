@@ -27,11 +27,11 @@ struct ram_load;
  * sentence that names what is in the way and the remedy. Changes nothing. Any thread.
  */
 bool arrival_possible(struct vm *vm, bool ignore_shared, GError **err);
-/* POSTCOPY_ADVISE came: the source may switch. `rl` is what precopy fills; it outlives this. */
-struct arrival *arrival_new(struct vm *vm, struct ram_load *rl, bool ignore_shared, GError **err);
+/* POSTCOPY_ADVISE came: the source may switch. */
+struct arrival *arrival_new(struct vm *vm, bool ignore_shared, GError **err);
 /*
  * Ends "mig/fault" and the watch: whoever still waits for a page gets zeroes (all have come, or the
- * process ends). Figures stay, `rl` is not needed any more. Idempotent; any thread but mig/fault.
+ * process ends). Figures stay. Idempotent; any thread but mig/fault.
  */
 void arrival_stop(struct arrival *a);
 /* All threads that place have ended; stops it. NULL is fine. */

@@ -71,7 +71,7 @@ bool postcopy_command_advise(struct load *l, unsigned len, GError **err)
     p->l = l;
     p->vm = l->vm;
     mutex_init(&p->say_lock);
-    p->arrival = arrival_new(l->vm, l->ram, l->configuration.ignore_shared, err);
+    p->arrival = arrival_new(l->vm, l->configuration.ignore_shared, err);
     if (!p->arrival) {
         postcopy_in_free(p);
         return false;
@@ -221,13 +221,6 @@ bool postcopy_say(struct load *l, unsigned type, const void *payload, size_t len
 
 /* --- the guest runs, and has not all of its memory --- */
 
-static void phase(struct load *l, MigrationPhase phase)
-{
-    mutex_lock(&l->in->m->lock);
-    l->in->phase = phase;
-    mutex_unlock(&l->in->m->lock);
-}
-
 /* Until "mig/listen" has seen GO, or that there will be none. */
 static bool wait_for_go(struct load *l, GError **err)
 {
@@ -236,7 +229,7 @@ static bool wait_for_go(struct load *l, GError **err)
     int64_t deadline = g_get_monotonic_time() + (int64_t)migration_timeout(m, go_timeout) * 1000;
     bool in_time = true;
 
-    phase(l, MIGRATION_PHASE_GO);
+    load_phase(l, MIGRATION_PHASE_GO);
     mutex_lock(&m->lock);
     while (!l->go && p->link && in_time && !atomic_load(&l->in->cancelled)) {
         in_time = cond_wait_until(&m->cond, &m->lock, deadline);
@@ -262,7 +255,7 @@ static bool wait_for_link(struct load *l, const GError *why)
     struct incoming *in = l->in;
     struct postcopy_in *p = postcopy_of(l);
 
-    phase(l, MIGRATION_PHASE_PAUSED);
+    load_phase(l, MIGRATION_PHASE_PAUSED);
     vm_lock(l->vm);
     g_free(in->error);
     in->error = p->paused_by_us ? g_strdup("Paused by migrate-pause") : g_strdup(why->message);
@@ -282,7 +275,7 @@ static bool wait_for_link(struct load *l, const GError *why)
         vm_lock(l->vm);
         migration_set_status(in->m, MIGRATION_STATUS_POSTCOPY_RECOVER);
         vm_unlock(l->vm);
-        phase(l, MIGRATION_PHASE_RECOVER);
+        load_phase(l, MIGRATION_PHASE_RECOVER);
         if (listen_start(p, p->new_ch, NULL, &error)) {
             return true;
         }
@@ -359,7 +352,6 @@ bool postcopy_finish(struct load *l, bool (*run)(struct load *l, GError **err), 
 {
     struct postcopy_in *p = postcopy_of(l);
     struct migration *m = l->in->m;
-    uint64_t took;
     bool ok;
 
     if (l->features & FERRY_FEATURE_COMMIT) {
@@ -378,10 +370,9 @@ bool postcopy_finish(struct load *l, bool (*run)(struct load *l, GError **err), 
         error_set(err, FERRY_ERROR_CANCELLED, "The incoming migration was ended");
         return false;
     }
-    phase(l, MIGRATION_PHASE_POSTCOPY);
+    load_phase(l, MIGRATION_PHASE_POSTCOPY);
     if (l->features & FERRY_FEATURE_RUNS) {
-        took = GUINT64_TO_BE((uint64_t)(l->ran_at_ns - l->go_at_ns));
-        postcopy_say(l, RETURN_FERRY_RUNS, &took, sizeof(took), NULL); /* else: on the next link */
+        load_say_runs(l, NULL); /* else: on the next link */
     }
     begin_to_run(l);
     for (;;) {

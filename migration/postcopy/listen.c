@@ -57,13 +57,6 @@ static bool read_ping(struct postcopy_in *p, unsigned len, GError **err)
     return postcopy_say(p->l, RETURN_PONG, &value, sizeof(value), err);
 }
 
-static bool say_runs(struct postcopy_in *p, GError **err)
-{
-    uint64_t took = GUINT64_TO_BE((uint64_t)(p->l->ran_at_ns - p->l->go_at_ns));
-
-    return postcopy_say(p->l, RETURN_FERRY_RUNS, &took, sizeof(took), err);
-}
-
 static bool read_go(struct postcopy_in *p, unsigned len, GError **err)
 {
     struct load *l = p->l;
@@ -87,7 +80,7 @@ static bool read_go(struct postcopy_in *p, unsigned len, GError **err)
     }
     cond_broadcast(&m->cond);
     mutex_unlock(&m->lock);
-    return !runs || say_runs(p, err); /* the source has not heard it */
+    return !runs || load_say_runs(p->l, err); /* the source has not heard it */
 }
 
 static bool read_bitmap_request(struct postcopy_in *p, unsigned len, GError **err)
@@ -147,9 +140,7 @@ static bool read_resume(struct postcopy_in *p, unsigned len, GError **err)
     if (!expected) {
         return refuse(p, err, "A resume that nothing waits for");
     }
-    mutex_lock(&l->in->m->lock);
-    l->in->phase = MIGRATION_PHASE_POSTCOPY;
-    mutex_unlock(&l->in->m->lock);
+    load_phase(l, MIGRATION_PHASE_POSTCOPY);
     if (!postcopy_say(l, RETURN_RESUME_ACK, &ok, sizeof(ok), err)) {
         return false;
     }

@@ -26,7 +26,6 @@ struct urgent_reader {
 };
 
 struct urgent {
-    struct migration *m;
     struct listener *listener;
     int stop_fd;
     GThread *accepter;
@@ -62,7 +61,7 @@ static gpointer reader_thread(gpointer opaque)
 }
 
 /* Lock held. */
-static void start_reader(struct urgent *u, struct urgent_reader *r)
+static void start_reader(struct urgent_reader *r)
 {
     g_autoptr(GError) error = NULL;
 
@@ -73,7 +72,6 @@ static void start_reader(struct urgent *u, struct urgent_reader *r)
         report_warning("Urgent pages cannot be read from %s: %s", channel_name(r->ch),
                        error->message);
     }
-    (void)u;
 }
 
 /* Those whose connection is over make room for others. Lock held. */
@@ -114,7 +112,7 @@ void urgent_add(struct urgent *u, struct channel *ch)
     r->ch = channel_ref(ch);
     g_ptr_array_add(u->readers, r);
     if (u->arrival) {
-        start_reader(u, r);
+        start_reader(r);
     }
     mutex_unlock(&u->lock);
 }
@@ -124,7 +122,7 @@ void urgent_listen(struct urgent *u, struct arrival *a)
     mutex_lock(&u->lock);
     u->arrival = a;
     for (unsigned i = 0; i < u->readers->len; i++) {
-        start_reader(u, g_ptr_array_index(u->readers, i));
+        start_reader(g_ptr_array_index(u->readers, i));
     }
     mutex_unlock(&u->lock);
 }
@@ -164,11 +162,10 @@ static gpointer accept_thread(gpointer opaque)
     return NULL;
 }
 
-struct urgent *urgent_new(struct migration *m, struct listener *listener, GError **err)
+struct urgent *urgent_new(struct listener *listener, GError **err)
 {
     struct urgent *u = g_new0(struct urgent, 1);
 
-    u->m = m;
     u->readers = g_ptr_array_new_with_free_func(g_free);
     mutex_init(&u->lock);
     u->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -15,7 +15,7 @@ struct urgent;
 
 /* Takes the listener and goes on accepting, thread "mig/accept". NULL and *err (HOST): the listener
  * is the caller's still. */
-struct urgent *urgent_new(struct migration *m, struct listener *listener, GError **err);
+struct urgent *urgent_new(struct listener *listener, GError **err);
 /* One that came before the main one was known to bring a guest; takes a reference. */
 void urgent_add(struct urgent *u, struct channel *ch);
 /* From here on they are read from, a thread "mig/urgent" each. */

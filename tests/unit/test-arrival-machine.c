@@ -231,7 +231,7 @@ bool set_up(struct fixture *f, enum memory_kind kind)
         return false;
     }
     f->rl = ram_load_new(f->vm, NULL);
-    f->a = arrival_new(f->vm, f->rl, false, &err);
+    f->a = arrival_new(f->vm, false, &err);
     g_assert_no_error(err);
     return true;
 }

@@ -201,7 +201,7 @@ static void test_shared_does_not_travel(void)
 
     if (set_up(&f, MEMFD)) {
         arrival_free(f.a);
-        f.a = arrival_new(f.vm, f.rl, true, &err);
+        f.a = arrival_new(f.vm, true, &err);
         g_assert_no_error(err);
         g_assert_false(arrival_discard(f.a, f.ram, 0, TARGET_PAGE_SIZE, &err));
         g_assert_error(err, FERRY_ERROR, FERRY_ERROR_PEER);
@@ -547,7 +547,7 @@ static void test_impossible(void)
             g_assert_true(g_pattern_match_simple(cases[i].message, err->message));
             g_clear_error(&err);
             g_assert_cmpint(arrival_possible(f.vm, true, NULL), ==, cases[i].share);
-            f.a = arrival_new(f.vm, f.rl, false, &err);
+            f.a = arrival_new(f.vm, false, &err);
             g_assert_null(f.a);
             g_assert_error(err, FERRY_ERROR, FERRY_ERROR_HOST);
             g_clear_error(&err);

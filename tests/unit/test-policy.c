@@ -211,6 +211,17 @@ static void test_abort_waits_for_what_fits(void)
     quiet(&s);
 }
 
+/* The first steps of policy post-copy, up to two stalls. */
+static void three_limits(struct sim *s)
+{
+    limit(s, 100);
+    stall(s); /* the first round has nothing to compare with */
+    stall(s);
+    limit(s, 150);
+    stall(s);
+    limit(s, 200);
+}
+
 static void test_post_copy(void)
 {
     for (int possible = 0; possible < 2; possible++) {
@@ -218,12 +229,7 @@ static void test_post_copy(void)
 
         begin(&s, MIGRATION_POLICY_NAME_POST_COPY);
         s.v.post_copy_possible = possible;
-        limit(&s, 100);
-        stall(&s);
-        stall(&s);
-        limit(&s, 150);
-        stall(&s);
-        limit(&s, 200);
+        three_limits(&s);
         stall(&s);
         expect(&s, MIGRATION_ACTION_POST_COPY, -1, !possible);
         if (possible) {
@@ -247,12 +253,7 @@ static void test_post_copy_within_budget(void)
         begin(&s, MIGRATION_POLICY_NAME_POST_COPY);
         s.v.post_copy_possible = true;
         s.v.bytes_per_s = 100000.0 * 4096 / (slow ? 301 : 299); /* what a stall leaves */
-        limit(&s, 100);
-        stall(&s);
-        stall(&s);
-        limit(&s, 150);
-        stall(&s);
-        limit(&s, 200);
+        three_limits(&s);
         stall(&s);
         const struct policy_verdict *v = expect(&s, MIGRATION_ACTION_POST_COPY, -1, slow);
 
@@ -271,12 +272,7 @@ static void test_dip(void)
     begin(&s, MIGRATION_POLICY_NAME_POST_COPY);
     s.v.post_copy_possible = true;
     s.v.bytes_per_s = 1e9;
-    limit(&s, 100);
-    stall(&s);
-    stall(&s);
-    limit(&s, 150);
-    stall(&s);
-    limit(&s, 200);
+    three_limits(&s);
     s.v.bytes_per_s = 4e8;
     stall(&s);
     stall(&s);
@@ -344,12 +340,7 @@ static void test_cap(void)
     arg.has_max_downtime = true;
     arg.max_downtime = 250;
     begin_with(&s, &arg);
-    limit(&s, 100);
-    stall(&s);
-    stall(&s);
-    limit(&s, 150);
-    stall(&s);
-    limit(&s, 200);
+    three_limits(&s);
     stall(&s);
     limit(&s, 250);
     stall(&s);
