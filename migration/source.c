@@ -525,10 +525,11 @@ static bool iterate(struct outgoing *out, GError **err)
         if (!send_round(out, err)) {
             return false;
         }
+        /* the policy's time bounds a round: what follows has the link's */
+        channel_set_write_timeout(out->ch, migration_timeout(out->m, link_timeout));
         if (postcopy_wanted(out) || !guest_runs(out)) {
             return true; /* nothing can be dirtied that the last sync would not find */
         }
-        channel_set_write_timeout(out->ch, migration_timeout(out->m, link_timeout));
         outgoing_phase(out, MIGRATION_PHASE_DRAIN);
         if (!outgoing_drain(out, policy_patience_ms(out, migration_timeout(out->m, link_timeout)),
                             &late, err)) {

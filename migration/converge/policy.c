@@ -293,11 +293,32 @@ int64_t policy_deadline_ns(const struct policy *p, uint64_t memory_bytes)
     return by_size && fixed ? MIN(by_size, fixed) : MAX(by_size, fixed);
 }
 
+static double budget_of(const struct policy_run *run, const struct policy_view *v)
+{
+    return (double)policy_deadline_ns(&run->policy, v->memory_bytes) / 1e9;
+}
+
+/* Seconds that the rest would take at the link's usual pace. */
+static double rest_of(const struct policy_run *run, const struct policy_view *v)
+{
+    return run->usual > 0 ? (double)v->remaining_pages * 4096 / run->usual : 0;
+}
+
+/* After a switch it would go on for so long that the deadline means nothing. */
+static bool rest_is_too_much(const struct policy_run *run, const struct policy_view *v)
+{
+    double budget_s = budget_of(run, v);
+
+    return budget_s > 0 && rest_of(run, v) > 2 * budget_s;
+}
+
 int64_t policy_left_ns(const struct policy_run *run, const struct policy_view *v)
 {
     int64_t deadline = policy_deadline_ns(&run->policy, v->memory_bytes), left = INT64_MAX;
 
-    if (run->over || run->fits) {
+    bool switches = run->policy.allow_post_copy && v->post_copy_possible;
+
+    if (run->over || run->fits || (switches && !rest_is_too_much(run, v))) {
         return -1; /* see look_at_deadlines() */
     }
     if (deadline) {
@@ -361,19 +382,16 @@ static void take_suspend(struct policy_run *run, const struct policy_view *v, in
 static bool may_post_copy(const struct policy_run *run, const struct policy_view *v,
                           const char *why, GPtrArray **list)
 {
-    double budget_s = (double)policy_deadline_ns(&run->policy, v->memory_bytes) / 1e9;
-    double rest_s = run->usual > 0 ? (double)v->remaining_pages * 4096 / run->usual : 0;
-
     if (!v->post_copy_possible) {
         add(list, MIGRATION_ACTION_POST_COPY, -1, true,
             "%s, but post-copy is not possible: capability 'postcopy-ram' is off", why);
         return false;
     }
-    if (budget_s > 0 && rest_s > 2 * budget_s) {
+    if (rest_is_too_much(run, v)) {
         add(list, MIGRATION_ACTION_POST_COPY, -1, true,
             "%s, but after a switch to post-copy the rest of the memory would take %.0f s, more "
             "than twice the %.0f s that the policy allows",
-            why, rest_s, budget_s);
+            why, rest_of(run, v), budget_of(run, v));
         return false;
     }
     return true;

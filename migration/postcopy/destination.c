@@ -272,9 +272,6 @@ static bool wait_for_link(struct load *l, const GError *why)
         if (!listen_accept(p, &error)) {
             return false;
         }
-        vm_lock(l->vm);
-        migration_set_status(in->m, MIGRATION_STATUS_POSTCOPY_RECOVER);
-        vm_unlock(l->vm);
         load_phase(l, MIGRATION_PHASE_RECOVER);
         if (listen_start(p, p->new_ch, NULL, &error)) {
             return true;

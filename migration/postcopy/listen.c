@@ -496,6 +496,12 @@ bool listen_accept(struct postcopy_in *p, GError **err)
         }
         p->new_ch = transport_accept(listener, in->wake_fd, left_ms, &error);
         if (p->new_ch) {
+            /* first: paused and without a listener would invite another migrate-recover */
+            vm_lock(in->vm);
+            if (in->m->status == MIGRATION_STATUS_POSTCOPY_PAUSED) {
+                migration_set_status(in->m, MIGRATION_STATUS_POSTCOPY_RECOVER);
+            }
+            vm_unlock(in->vm);
             incoming_take_listener(in);
             return true;
         }

@@ -121,7 +121,7 @@ class PostcopyStreams(MigrationCase):
         if os.path.exists(path):
             os.unlink(path)
         victim = Victim(self, "defer")
-        wait_for("monitor", lambda: victim.ended() or os.path.exists(victim._path))
+        victim.wait_monitor()
         victim.cmd("migrate-set-capabilities", capabilities=[
             {"capability": "postcopy-ram", "state": enabled}])
         victim.cmd("migrate-incoming", uri="unix:" + path)

@@ -64,6 +64,15 @@ class Victim:
             self.qmp.negotiate()
         return self.qmp.cmd(command, **arguments)
 
+    def wait_monitor(self):
+        """Its monitor answers: the socket has its name before anybody listens on it."""
+        def answers():
+            try:
+                return self.ended() or self.cmd("query-status")
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+        wait_for("monitor", answers)
+
     def _has_guest(self):
         try:
             return self.cmd("query-status")["status"] != "inmigrate"
