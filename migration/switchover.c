@@ -443,7 +443,6 @@ static bool send_suspended(struct outgoing *out, bool *again, GError **err)
         (uint64_t)CLAMP(predict_bandwidth(&out->prediction) * SUSPEND_SLICE_S, 64 << 10, 16 << 20);
     bool done = false, ok = true, late = false;
 
-    outgoing_phase(out, MIGRATION_PHASE_SUSPENDED);
     channel_set_write_timeout(out->ch, (unsigned)out->suspend_ms + SUSPEND_STALL_MS);
     ok = ram_save_sync(out->ram, err);
     /* only what finds room: a write that blocks has no end but failure */
@@ -489,6 +488,7 @@ bool switchover_stop(struct outgoing *out, bool *again, GError **err)
         return false;
     }
     if (out->suspend_ms) {
+        outgoing_phase(out, MIGRATION_PHASE_SUSPENDED); /* who hears STOP finds it */
         vm_unlock(out->vm);
         ok = send_suspended(out, again, err);
         out->suspend_ms = 0;
