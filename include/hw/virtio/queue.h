@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Split virtqueues as the device sees them: VIRTIO specification 1.1, 2.6. Rings and descriptors
+ * are the guest's memory and are read once each; addresses, lengths, counts and indices are checked
+ * here and nowhere else, before a device sees them. Machine lock held.
+ */
+#ifndef HW_VIRTIO_QUEUE_H
+#define HW_VIRTIO_QUEUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct virtio_device;
+struct virtqueue;
+
+/* A request: what the driver lets the device read (out) and write (in), as host memory. */
+struct virtqueue_element {
+    struct virtqueue *vq;
+    unsigned head;                /* index of its first descriptor */
+    unsigned out_count, in_count; /* pieces; descriptors that cross RAM maps have several */
+    struct iovec *out, *in;       /* inside this allocation */
+    uint64_t *out_addr, *in_addr; /* guest-physical, for the wire */
+    uint64_t out_bytes, in_bytes;
+    uint32_t generation; /* of the device when it was popped */
+};
+
+/*
+ * The next request, g_free(), or NULL: none, or not now (the machine stopped; memory that has not
+ * come yet and could not be waited for: the handler is called again), or the guest broke a rule
+ * (the device is broken then). size: of the caller's own struct, of which the element is the
+ * first member. May drop the machine lock while memory comes; then a reset may have
+ * happened, and NULL is returned.
+ */
+struct virtqueue_element *virtqueue_pop(struct virtqueue *vq, size_t size);
+/* Puts back what was popped last and not pushed. The element stays the caller's. */
+void virtqueue_unpop(struct virtqueue *vq, struct virtqueue_element *elem);
+/* Gives it back: `written` bytes of `in` were written (marked dirty here). An element from before a
+ * reset is ignored. Does not free. */
+void virtqueue_push(struct virtqueue *vq, struct virtqueue_element *elem, uint32_t written);
+/* For devices that complete several at once: fill each, then flush. */
+void virtqueue_fill(struct virtqueue *vq, struct virtqueue_element *elem, uint32_t written,
+                    unsigned ahead);
+void virtqueue_flush(struct virtqueue *vq, unsigned count);
+/* Interrupts the driver if it wants that (event index, NO_INTERRUPT). */
+void virtqueue_notify(struct virtqueue *vq);
+/* Whether the driver should say when it adds something: off while the device looks by itself.
+ * After switching it on the caller looks once more. */
+void virtqueue_want_kicks(struct virtqueue *vq, bool want);
+bool virtqueue_is_empty(struct virtqueue *vq);
+bool virtqueue_is_ready(const struct virtqueue *vq);
+unsigned virtqueue_index(const struct virtqueue *vq);
+/* Calls the handler soon, on the I/O thread, as a notification would. Any thread. */
+void virtqueue_kick(struct virtqueue *vq);
+
+/* Copies between an iovec and a buffer; the number of bytes copied. */
+size_t iov_read(const struct iovec *iov, unsigned count, size_t offset, void *buf, size_t len);
+size_t iov_write(const struct iovec *iov, unsigned count, size_t offset, const void *buf,
+                 size_t len);
+
+#endif
