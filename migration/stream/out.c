@@ -130,10 +130,17 @@ void out_be32(struct stream_out *o, uint32_t v)
     out_bytes(o, &v, sizeof(v));
 }
 
+/* One goes before each page, so it has a short way. */
 void out_be64(struct stream_out *o, uint64_t v)
 {
     v = GUINT64_TO_BE(v);
-    out_bytes(o, &v, sizeof(v));
+    if (o->error || o->buffered > OUT_BUFFER - sizeof(v) || o->iovcnt == OUT_MAX_IOV) {
+        out_bytes(o, &v, sizeof(v));
+        return;
+    }
+    memcpy(o->buffer + o->buffered, &v, sizeof(v));
+    add(o, o->buffer + o->buffered, sizeof(v));
+    o->buffered += sizeof(v);
 }
 
 void out_pstr(struct stream_out *o, const char *s)
