@@ -307,6 +307,10 @@ static void page_came(struct ram_load *rl, uint64_t page)
 /* Pages foreseen by one read; with their headers they fit into IN_UNREAD_MAX. */
 #define RUN_PAGES 60u
 
+/* With fewer than these the buffer is cheaper: a read for each page costs more than its copy. It is
+ * the way of all rounds but the first, in which pages that have data already come once more. */
+#define RUN_MIN 8u
+
 /* Pages mapped at once, see map_ahead(). */
 #define MAP_AHEAD 128u
 
@@ -389,7 +393,11 @@ static bool load_run(struct ram_load *rl, struct stream_in *in, uint64_t page, G
     }
     for (;;) {
         n = run_length(rl, page);
-        last = page + n + 1 < ram_block_pages(rl->current) ? n + 1 : n; /* headers 1..last */
+        if (n < RUN_MIN) {
+            n = last = 0; /* only what is left of this page */
+        } else {
+            last = page + n + 1 < ram_block_pages(rl->current) ? n + 1 : n; /* headers 1..last */
+        }
         iov[0] = (struct iovec){ host + page * TARGET_PAGE_SIZE + have, TARGET_PAGE_SIZE - have };
         for (k = 1; k <= last; k++) {
             iov[2 * k - 1] = (struct iovec){ &headers[k], sizeof(headers[k]) };
@@ -442,7 +450,8 @@ static bool load_page(struct ram_load *rl, struct stream_in *in, uint64_t word, 
         return false;
     }
     rl->in_order = word == rl->next_word ? rl->in_order + 1 : 0;
-    if (rl->in_order >= RUN_AFTER && in_has_channel(in) && in_buffered(in) < TARGET_PAGE_SIZE) {
+    if (rl->in_order >= RUN_AFTER && in_has_channel(in) && in_buffered(in) < TARGET_PAGE_SIZE &&
+        run_length(rl, offset >> TARGET_PAGE_BITS) >= RUN_MIN) {
         return load_run(rl, in, offset >> TARGET_PAGE_BITS, err);
     }
     if (!in_bytes(in, page, TARGET_PAGE_SIZE, err)) {
