@@ -303,6 +303,19 @@ static bool step_board(struct vm *vm, struct options *o, GError **err)
            vm->accel->ops->start(vm, err);
 }
 
+static bool step_devices(struct vm *vm, struct options *o, GError **err)
+{
+    for (unsigned i = 0; i < o->devices->len; i++) {
+        const struct option_use *use = g_ptr_array_index(o->devices, i);
+
+        if (!device_add(vm, use->opts, err)) {
+            option_use_prefix(use, err);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool step_qtest(struct vm *vm, struct options *o, GError **err)
 {
     struct chardev *chr;
@@ -367,9 +380,9 @@ static bool step_background(struct vm *vm G_GNUC_UNUSED, struct options *o, GErr
 }
 
 static bool (*const steps[])(struct vm *vm, struct options *o, GError **err) = {
-    step_process, step_identity, step_globals,  step_objects,   step_fds,        step_chardevs,
-    step_serials, step_monitors, step_accel,    step_migration, step_board,      step_qtest,
-    step_signals, step_reset,    step_incoming, step_sandbox,   step_background,
+    step_process, step_identity, step_globals, step_objects,   step_fds,     step_chardevs,
+    step_serials, step_monitors, step_accel,   step_migration, step_board,   step_devices,
+    step_qtest,   step_signals,  step_reset,   step_incoming,  step_sandbox, step_background,
 };
 
 /* Builds the machine, runs it, takes it apart; the status of the process. */

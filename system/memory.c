@@ -218,6 +218,33 @@ void *memory_ram_ptr(struct memory *mem, uint64_t gpa, uint64_t len, bool write)
     return m->block->host + offset;
 }
 
+void *memory_ram_span(struct memory *mem, uint64_t gpa, uint64_t *len, bool write)
+{
+    const struct ram_map *m = map_find(mem, gpa);
+
+    if (!m || (write && m->readonly)) {
+        return NULL;
+    }
+    *len = MIN(*len, m->length - (gpa - m->gpa));
+    return m->block->host + m->offset + (gpa - m->gpa);
+}
+
+void memory_mark_dirty(struct memory *mem, uint64_t gpa, uint64_t len)
+{
+    while (len) {
+        const struct ram_map *m = map_find(mem, gpa);
+        uint64_t n;
+
+        if (!m) {
+            return; /* devices mark what memory_ram_span() gave them */
+        }
+        n = MIN(len, m->length - (gpa - m->gpa));
+        ram_block_mark_dirty(m->block, m->offset + (gpa - m->gpa), n);
+        gpa += n;
+        len -= n;
+    }
+}
+
 void memory_add_io(struct memory *mem, enum io_space space, uint64_t base, uint64_t length,
                    const struct io_ops *ops, void *opaque, const char *name)
 {

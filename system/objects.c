@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The set of objects: memory backends by id. Their properties come from the schema (qapi/qom.json);
- * here is what follows from them, and what Ferry does not do and therefore refuses.
+ * The set of objects: memory backends and sources of random numbers by id. Their properties come
+ * from the schema (qapi/qom.json); here is what follows from them, and what Ferry does not do and
+ * therefore refuses.
  */
 #include "system/objects.h"
 
@@ -13,7 +14,8 @@
 
 struct object {
     ObjectOptions *options;
-    struct memory_backend backend;
+    struct memory_backend backend; /* of the memory backends */
+    bool in_use;                   /* of the others */
 };
 
 struct object_set {
@@ -156,10 +158,21 @@ static bool make_file(struct memory_backend *m, const ObjectOptions *o, GError *
     return true;
 }
 
+static bool make_rng(struct memory_backend *m G_GNUC_UNUSED, const ObjectOptions *o, GError **err)
+{
+    /* both kinds begin with these members */
+    const RngProperties *p = &o->u.rng_builtin;
+
+    if (p->has_opened && p->opened) {
+        return refuse("opened", "a source is opened by the device that uses it", err);
+    }
+    return true;
+}
+
 static bool (*const makers[])(struct memory_backend *m, const ObjectOptions *o, GError **err) = {
-    [OBJECT_TYPE_MEMORY_BACKEND_RAM] = make_ram,
-    [OBJECT_TYPE_MEMORY_BACKEND_MEMFD] = make_memfd,
-    [OBJECT_TYPE_MEMORY_BACKEND_FILE] = make_file,
+    [OBJECT_TYPE_MEMORY_BACKEND_RAM] = make_ram,   [OBJECT_TYPE_MEMORY_BACKEND_MEMFD] = make_memfd,
+    [OBJECT_TYPE_MEMORY_BACKEND_FILE] = make_file, [OBJECT_TYPE_RNG_BUILTIN] = make_rng,
+    [OBJECT_TYPE_RNG_RANDOM] = make_rng,
 };
 
 /* The schema is also how to copy a value of one of its types. */
@@ -208,7 +221,7 @@ bool object_del(struct object_set *set, const char *id, GError **err)
         error_set(err, FERRY_ERROR_USER, "object '%s' not found", id);
         return false;
     }
-    if (object->backend.in_use) {
+    if (object->backend.in_use || object->in_use) {
         error_set(err, FERRY_ERROR_USER, "object '%s' is in use, can not be deleted", id);
         return false;
     }
@@ -220,7 +233,36 @@ struct memory_backend *object_find_memory_backend(struct object_set *set, const 
 {
     struct object *object = find(set, id);
 
-    return object ? &object->backend : NULL;
+    return object && object->backend.size ? &object->backend : NULL;
+}
+
+bool object_use_rng(struct object_set *set, const char *id, char **filename, GError **err)
+{
+    struct object *object = find(set, id);
+    ObjectType type = object ? object->options->qom_type : OBJECT_TYPE_MEMORY_BACKEND_RAM;
+
+    if (type != OBJECT_TYPE_RNG_BUILTIN && type != OBJECT_TYPE_RNG_RANDOM) {
+        error_set(err, FERRY_ERROR_USER, "Device '%s' not found: it takes the id of an rng object",
+                  id);
+        return false;
+    }
+    object->in_use = true;
+    *filename = NULL;
+    if (type == OBJECT_TYPE_RNG_RANDOM) {
+        const char *name = object->options->u.rng_random.filename;
+
+        *filename = g_strdup(name ? name : "/dev/urandom");
+    }
+    return true;
+}
+
+void object_release(struct object_set *set, const char *id)
+{
+    struct object *object = find(set, id);
+
+    if (object) {
+        object->in_use = false;
+    }
 }
 
 const ObjectOptions *object_at(struct object_set *set, unsigned index)

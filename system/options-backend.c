@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "hw/device.h"
 #include "system/keyval.h"
 #include "util/error.h"
 
@@ -20,7 +21,8 @@ bool option_object(struct options *o, const char *arg, GError **err)
 
     if (strcmp(arg, "help") == 0) {
         printf("List of user creatable objects:\n"
-               "  memory-backend-file\n  memory-backend-memfd\n  memory-backend-ram\n");
+               "  memory-backend-file\n  memory-backend-memfd\n  memory-backend-ram\n"
+               "  rng-builtin\n  rng-random\n");
         o->done = true;
         return true;
     }
@@ -29,6 +31,29 @@ bool option_object(struct options *o, const char *arg, GError **err)
         return false;
     }
     option_remember(o->objects, "object", arg, opts, is_json);
+    return true;
+}
+
+bool option_device(struct options *o, const char *arg, GError **err)
+{
+    g_auto(GStrv) words = g_strsplit(arg, ",", 3);
+    json_t *opts;
+    bool is_json;
+
+    if (strcmp(arg, "help") == 0) {
+        device_print_list();
+        o->done = true;
+        return true;
+    }
+    if (words[0] && words[1] && !words[2] && strcmp(words[1], "help") == 0) {
+        o->done = true;
+        return device_print_properties(words[0], err);
+    }
+    opts = keyval_parse_or_json(arg, "driver", o->warnings, &is_json, err);
+    if (!opts) {
+        return false;
+    }
+    option_remember(o->devices, "device", arg, opts, is_json);
     return true;
 }
 

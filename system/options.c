@@ -48,7 +48,8 @@ static const struct option_row option_table[] = {
     { "mem-prealloc", NULL, NULL, "touch all of the guest's memory before it starts",
       option_mem_prealloc, NULL },
     { "object", NULL, "TYPE,id=ID[,PROP=VALUE...] | JSON",
-      "make an object: memory-backend-ram, memory-backend-memfd or memory-backend-file",
+      "make an object: memory-backend-ram, memory-backend-memfd or memory-backend-file,\n"
+      "rng-builtin or rng-random",
       option_object, NULL },
     { "overcommit", NULL, "[mem-lock=on|off][,cpu-pm=off]",
       "mem-lock=on keeps all memory of the process from being swapped", option_overcommit, NULL },
@@ -67,6 +68,9 @@ static const struct option_row option_table[] = {
       option_boot, NULL },
     { "no-acpi", NULL, NULL, "the same as -machine acpi=off", option_no_acpi, NULL },
 
+    { "device", NULL, "DRIVER[,id=ID][,PROP=VALUE...] | JSON",
+      "add a device; -device help lists drivers, -device DRIVER,help its properties", option_device,
+      NULL },
     { "chardev", NULL, "BACKEND,id=ID[,PROP=VALUE...]",
       "make a character device: socket, file, stdio, pty or null; all take logfile= and\n"
       "logappend=",
@@ -139,7 +143,6 @@ static const struct option_row option_table[] = {
     {                                                                                              \
         name, NULL, NULL, NULL, NULL, reason                                                       \
     }
-    NOT_OFFERED("device", "devices cannot be added yet, the machine's own are there"),
     NOT_OFFERED("blockdev", "there are no disks yet"),
     NOT_OFFERED("drive", "there are no disks yet"),
     NOT_OFFERED("hda", "there are no disks yet"),
@@ -325,6 +328,7 @@ static struct options *options_new(void)
     o->serials = g_ptr_array_new_with_free_func(option_use_free);
     o->monitors = g_ptr_array_new_with_free_func(option_use_free);
     o->globals = g_ptr_array_new_with_free_func(option_use_free);
+    o->devices = g_ptr_array_new_with_free_func(option_use_free);
     return o;
 }
 
@@ -362,8 +366,8 @@ void options_free(struct options *o)
         o->qtest_log,       o->pidfile,
         o->migrate_blocker,
     };
-    GPtrArray *lists[] = { o->accels,  o->objects,  o->fds,     o->chardevs,
-                           o->serials, o->monitors, o->globals, o->warnings };
+    GPtrArray *lists[] = { o->accels,   o->objects, o->fds,     o->chardevs, o->serials,
+                           o->monitors, o->globals, o->devices, o->warnings };
 
     for (size_t i = 0; i < G_N_ELEMENTS(strings); i++) {
         g_free(strings[i]);

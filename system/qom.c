@@ -121,10 +121,12 @@ static const char *property_type(enum property_type type)
     return names[type];
 }
 
-static void add_device(struct node *peripheral, struct node *unattached, struct device *dev)
+/* Where devices are, by the path before the last slash. */
+static void add_device(struct node *machine, struct device *dev)
 {
-    const char *slash = strrchr(dev->path, '/');
-    struct node *node = node_new(dev->id ? peripheral : unattached, slash + 1, dev->class->name);
+    const char *slash = strrchr(dev->path, '/'), *above = dev->path + strlen("/machine/");
+    g_autofree char *parent = g_strndup(above, (gsize)(slash - above));
+    struct node *node = node_new(node_child(machine, parent), slash + 1, dev->class->name);
 
     for (const struct property *p = dev->class->properties; p && p->name; p++) {
         add_property(node, p->name, property_type(p->type),
@@ -171,9 +173,9 @@ static void add_machine(struct node *root, struct vm *vm)
     g_autofree char *type = g_strconcat(c->machine, "-machine", NULL);
     g_autofree char *backend = g_strconcat("/objects/", c->memory_backend, NULL);
     struct node *machine = node_new(root, "machine", type);
-    struct node *peripheral = node_new(machine, "peripheral", "container");
     struct node *unattached;
 
+    node_new(machine, "peripheral", "container");
     node_new(machine, "peripheral-anon", "container");
     unattached = node_new(machine, "unattached", "container");
     add_property(machine, "kernel", "string", string_or_empty(c->kernel));
@@ -195,7 +197,7 @@ static void add_machine(struct node *root, struct vm *vm)
         add_property(machine, "auto-kernel-cmdline", "bool", json_boolean(c->auto_kernel_cmdline));
     }
     for (unsigned i = 0; i < vm->devices->len; i++) {
-        add_device(peripheral, unattached, g_ptr_array_index(vm->devices, i));
+        add_device(machine, g_ptr_array_index(vm->devices, i));
     }
     add_cpus(unattached, vm);
 }
@@ -365,6 +367,9 @@ static const struct {
     { "memory-backend-file", "memory-backend", false },
     { "memory-backend-memfd", "memory-backend", false },
     { "memory-backend-ram", "memory-backend", false },
+    { "rng-backend", "object", true },
+    { "rng-builtin", "rng-backend", false },
+    { "rng-random", "rng-backend", false },
     { "chardev", "object", false },
 };
 

@@ -8,6 +8,7 @@
 #include "chardev/chardev.h"
 #include "clock.h"
 #include "hw/device.h"
+#include "hw/virtio/virtio.h"
 #include "loop.h"
 #include "migration/migration.h"
 #include "monitor/monitor.h"
@@ -23,6 +24,7 @@ void vm_free(struct vm *vm)
     if (vm->accel) {
         vm->accel->ops->stop(vm);
     }
+    virtio_thread_stop(vm);
     qtest_free(vm);
     monitor_set_free(vm->monitors);
     vm->monitors = NULL;
@@ -35,6 +37,7 @@ void vm_free(struct vm *vm)
     if (vm->chardevs) {
         chardev_set_free(vm->chardevs);
     }
+    virtio_free(vm);
     savevm_free(vm->savevm);
     memory_free(vm->memory);
     vm_clock_free(vm->clock);

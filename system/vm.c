@@ -17,6 +17,7 @@
  * would turn finish-migrate into paused, and `cont` would then run a guest that is on its way out.
  */
 #include "accel/accel.h"
+#include "hw/virtio/virtio.h"
 #include "migration/vmstate.h"
 #include "qapi/qapi-events.h"
 #include "clock.h"
@@ -85,6 +86,7 @@ void vm_start(struct vm *vm)
     vm_clock_run(vm, true);
     /* before: the guest may keep this thread from its CPU for a while */
     qapi_event_send_resume(vm);
+    virtio_run_state(vm, true);
     vm->accel->ops->resume(vm);
     state_changed(vm);
 }
@@ -99,6 +101,7 @@ static bool stop(struct vm *vm, RunState state, GError **err)
     if (!pause_vcpus(vm, err)) {
         return false;
     }
+    virtio_run_state(vm, false);
     vm_clock_run(vm, false);
     vm->run_state = state;
     qapi_event_send_stop(vm);

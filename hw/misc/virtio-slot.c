@@ -103,6 +103,14 @@ void virtio_slot_plug(struct device *dev, const struct io_ops *ops, void *opaque
     slot->opaque = opaque;
 }
 
+void virtio_slot_unplug(struct device *dev)
+{
+    struct virtio_slot *slot = (struct virtio_slot *)dev;
+
+    slot->ops = NULL;
+    slot->opaque = NULL;
+}
+
 bool virtio_slot_is_free(const struct device *dev)
 {
     return !((const struct virtio_slot *)dev)->ops;

@@ -56,6 +56,7 @@ struct device_class {
     /* Saved state; NULL where the device has none. */
     const struct vmstate *vmstate;
     unsigned reset_order; /* lower first; 0 usual */
+    bool user_creatable;  /* by -device; realize then finds the bus */
 };
 
 struct device {
@@ -77,6 +78,18 @@ bool device_realize(struct device *dev, GError **err);
 void device_free(struct device *dev);
 bool device_set_property(struct device *dev, const char *name, const char *value, GError **err);
 json_t *device_get_property(struct device *dev, const char *name, GError **err);
+
+/*
+ * -device: makes and realizes a device of a user-creatable class. opts is a flat object: driver,
+ * id, and properties; values are strings, or JSON booleans
+ * and numbers. Its path is below
+ * /machine/peripheral, or peripheral-anon without an id. USER errors name what is wrong.
+ */
+struct device *device_add(struct vm *vm, const json_t *opts, GError **err);
+struct device *device_find(struct vm *vm, const char *id); /* NULL: none */
+/* The lines of -device help, and of -device DRIVER,help. False: no such driver. */
+void device_print_list(void);
+bool device_print_properties(const char *driver, GError **err);
 
 void device_class_register(const struct device_class *class);
 const struct device_class *device_class_find(const char *name);

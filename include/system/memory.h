@@ -116,6 +116,15 @@ void memory_io(struct memory *mem, enum io_space space, uint64_t addr, void *dat
  */
 void *memory_ram_ptr(struct memory *mem, uint64_t gpa, uint64_t len, bool write);
 /*
+ * The host address of the beginning of [gpa, gpa + *len); *len is shortened to what lies in one RAM
+ * map. NULL: no RAM there, or read-only and write is set. For buffers of device DMA: nothing is
+ * marked dirty, which memory_mark_dirty() does after the write, and the gate below is not asked
+ * (memory_is_here()). Any thread.
+ */
+void *memory_ram_span(struct memory *mem, uint64_t gpa, uint64_t *len, bool write);
+/* What lies in RAM of the range was written to. Any thread. */
+void memory_mark_dirty(struct memory *mem, uint64_t gpa, uint64_t len);
+/*
  * Memory that is not all there (post-copy): the gate is asked before memory_ram_ptr() gives out
  * bytes of a block, with the machine lock held, which it may drop while it waits; where it says
  * false they cannot be had now. NULL: none. Machine lock held.

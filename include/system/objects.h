@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Objects made by -object and object-add: so far memory backends. An object is a description until
- * something uses it; a memory backend's memory is allocated when the machine is built with it. Main
+ * Objects made by -object and object-add: memory backends and sources of random numbers. An object
+ * is a description until something uses it; a memory backend's memory is allocated when the machine
+ * is built with it. Main
  * loop thread, machine lock held.
  */
 #ifndef SYSTEM_OBJECTS_H
@@ -25,6 +26,13 @@ bool object_del(struct object_set *set, const char *id, GError **err);
 
 /* NULL: there is none of that name. Owned by the set; pointers stay valid until object_del(). */
 struct memory_backend *object_find_memory_backend(struct object_set *set, const char *id);
+
+/*
+ * A source of random numbers, in use from now on until object_release(). *filename: where they come
+ * from, owned by the caller; NULL: the host's kernel. False: there is none of that name (USER).
+ */
+bool object_use_rng(struct object_set *set, const char *id, char **filename, GError **err);
+void object_release(struct object_set *set, const char *id);
 
 /* In order of creation; NULL past the last. The options are as they were given. */
 const ObjectOptions *object_at(struct object_set *set, unsigned index);

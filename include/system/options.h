@@ -50,7 +50,7 @@ struct options {
     bool timestamp, timestamp_guest_name; /* -msg */
 
     /* struct option_use *, in order of the command line */
-    GPtrArray *objects, *fds, *chardevs, *serials, *monitors, *globals;
+    GPtrArray *objects, *fds, *chardevs, *serials, *monitors, *globals, *devices;
     char *qtest, *qtest_log;
 
     bool paused; /* -S */

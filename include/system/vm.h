@@ -29,6 +29,7 @@ struct qtest;
 struct savevm;
 struct vcpu;
 struct vm_clock;
+struct virtio_set;
 struct vm_config;
 
 /* RunState (RUN_STATE_RUNNING, ...) and ShutdownCause (SHUTDOWN_CAUSE_GUEST_RESET, ...) come from
@@ -48,6 +49,7 @@ struct vm {
     struct savevm *savevm; /* what is saved and loaded, in stream order */
     struct migration *migration;
     struct object_set *objects; /* -object */
+    struct virtio_set *virtio;  /* virtio devices and their thread; NULL: none */
     struct qtest *qtest;
     GPtrArray *devices; /* struct device *, in order of realisation */
     struct vcpu **vcpus;

@@ -91,6 +91,23 @@ BAD = {
         ("64,slots=2,maxmem=1G", "maxmem"),
         ("64,maxmem=x", "'maxmem'"),
     ],
+    "-device": [
+        (None, "requires an argument"),
+        ("", "'driver'"),
+        ("id=a", "'driver'"),
+        ("nope", "'nope'"),
+        ("ioapic", "'ioapic'"),
+        ("virtio-rng-device", "'none'"),
+        ("virtio-rng-device,id=1a", "'id'"),
+        ("virtio-rng-device,foo=1", "'virtio-rng-device.foo'"),
+        ("virtio-rng-device,period=x", "'virtio-rng-device.period'"),
+        ("virtio-rng-device,max-bytes=-1", "'virtio-rng-device.max-bytes'"),
+        ("virtio-rng-device,event_idx=maybe", "'virtio-rng-device.event_idx'"),
+        ('{"driver":"virtio-rng-device","period":[1]}', "'period'"),
+        ('{"driver":"virtio-rng-device","id":1}', "'id'"),
+        ('{"driver":1}', "'driver'"),
+        ('{"driver":', "JSON"),
+    ],
     "-mem-path": [(None, "requires an argument")],
     "-object": [
         (None, "requires an argument"),
@@ -101,6 +118,10 @@ BAD = {
         ("memory-backend-ram,id=a", "'size'"),
         ("memory-backend-ram,id=a,size=0", "'size'"),
         ("memory-backend-ram,id=a,size=abc", "'size'"),
+        ("rng-builtin", "'id'"),
+        ("rng-builtin,id=a,opened=on", "'opened'"),
+        ("rng-builtin,id=a,filename=/dev/urandom", "'filename'"),
+        ("rng-random,id=a,foo=1", "'foo'"),
         ("memory-backend-ram,id=1a,size=1M", "'id'"),
         ("memory-backend-ram,id=a/b,size=1M", "'id'"),
         ("memory-backend-ram,id=a,size=1M,foo=1", "'foo'"),
@@ -284,7 +305,7 @@ NO_BAD_FORMS = {
 }
 
 REFUSED = [
-    "-device", "-blockdev", "-drive", "-netdev", "-nic", "-net", "-hda", "-cdrom", "-d", "-D",
+    "-blockdev", "-drive", "-netdev", "-nic", "-net", "-hda", "-cdrom", "-d", "-D",
     "-trace", "-gdb", "-s", "-loadvm", "-numa", "-usb", "-vnc", "-spice", "-smbios", "-fw_cfg",
     "-tpmdev", "-readconfig", "-runas", "-chroot", "-icount", "-snapshot", "-set", "-dump-vmstate",
 ]
@@ -314,6 +335,7 @@ GOOD = [
     ["-object", '{"qom-type":"memory-backend-ram","id":"m","size":16777216,"share":true}'],
     ["-object", "memory-backend-memfd,id=m,size=16M,hugetlb=off,seal=off"],
     ["-object", "qom-type=memory-backend-file,id=m,size=16M,mem-path=/a,,b,share=on"],
+    ["-object", "rng-random,id=r,filename=/dev/urandom", "-object", "rng-builtin,id=s"],
     ["-cpu", "host,-avx,sse4.2=off"],
     ["-overcommit", "mem-lock=off,cpu-pm=off"],
     ["-boot", "strict=on"],
@@ -432,6 +454,8 @@ class Options(unittest.TestCase):
                              (["-cpu", "help"], "qemu64"),
                              (["-M", "microvm,help"], "isa-serial=on|off"),
                              (["-object", "help"], "memory-backend-memfd"),
+                             (["-device", "help"], '"virtio-rng-device"'),
+                             (["-device", "virtio-rng-device,help"], "max-bytes=<uint64>"),
                              (["-chardev", "help"], "socket")):
             result = run(*args)
             self.assertEqual((result.returncode, result.stderr), (0, ""), args)

@@ -20,6 +20,8 @@ struct device *virtio_slot_create(struct vm *vm, uint64_t base, unsigned gsi, GE
 
 /* All register accesses go to ops from now on; offsets are relative to the slot. */
 void virtio_slot_plug(struct device *slot, const struct io_ops *ops, void *opaque);
+/* It is empty again. */
+void virtio_slot_unplug(struct device *slot);
 
 bool virtio_slot_is_free(const struct device *slot);
 uint64_t virtio_slot_base(const struct device *slot);

@@ -8,6 +8,7 @@
 #define HW_VIRTIO_QUEUE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
@@ -22,32 +23,38 @@ struct virtqueue_element {
     struct iovec *out, *in;       /* inside this allocation */
     uint64_t *out_addr, *in_addr; /* guest-physical, for the wire */
     uint64_t out_bytes, in_bytes;
-    uint32_t generation; /* of the device when it was popped */
+    uint32_t generation; /* of the queue when it was popped */
 };
 
 /*
  * The next request, g_free(), or NULL: none, or not now (the machine stopped; memory that has not
  * come yet and could not be waited for: the handler is called again), or the guest broke a rule
  * (the device is broken then). size: of the caller's own struct, of which the element is the
- * first member. May drop the machine lock while memory comes; then a reset may have
- * happened, and NULL is returned.
+ * first member; the rest of it is zero. May drop the machine lock while memory comes; then a reset
+ * may have happened, and NULL is returned. On another thread than the I/O thread nothing is waited
+ * for.
  */
 struct virtqueue_element *virtqueue_pop(struct virtqueue *vq, size_t size);
 /* Puts back what was popped last and not pushed. The element stays the caller's. */
 void virtqueue_unpop(struct virtqueue *vq, struct virtqueue_element *elem);
+/* The driver has reset the device or taken back the queue since it was popped. */
+bool virtqueue_element_is_stale(const struct virtqueue_element *elem);
 /* Gives it back: `written` bytes of `in` were written (marked dirty here). An element from before a
  * reset is ignored. Does not free. */
 void virtqueue_push(struct virtqueue *vq, struct virtqueue_element *elem, uint32_t written);
-/* For devices that complete several at once: fill each, then flush. */
+/* For devices that complete several at once: fill each (ahead: 0, 1, ...), then flush. */
 void virtqueue_fill(struct virtqueue *vq, struct virtqueue_element *elem, uint32_t written,
                     unsigned ahead);
 void virtqueue_flush(struct virtqueue *vq, unsigned count);
 /* Interrupts the driver if it wants that (event index, NO_INTERRUPT). */
 void virtqueue_notify(struct virtqueue *vq);
 /* Whether the driver should say when it adds something: off while the device looks by itself.
- * After switching it on the caller looks once more. */
+ * After switching it on the caller looks once more. On unless switched off. */
 void virtqueue_want_kicks(struct virtqueue *vq, bool want);
+/* No request waits (or none can be had now). */
 bool virtqueue_is_empty(struct virtqueue *vq);
+/* The driver has set it up and the device may be used: DRIVER_OK, or a legacy driver, which may be
+ * early; the device is not broken. */
 bool virtqueue_is_ready(const struct virtqueue *vq);
 unsigned virtqueue_index(const struct virtqueue *vq);
 /* Calls the handler soon, on the I/O thread, as a notification would. Any thread. */

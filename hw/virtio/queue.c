@@ -1,0 +1,707 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Split virtqueues; see include/hw/virtio/queue.h. Section numbers are those of the VIRTIO
+ * specification 1.1.
+ *
+ * Trust: none in what rings and descriptors say. Each value is read once into a variable and
+ * checked there, since the guest may change it meanwhile. The bounds are: a ring lies in RAM as a
+ * whole (virtqueue_enable()); a chain has at most as many descriptors as its table, so that a loop
+ * ends; it has at most VIRTIO_QUEUE_SIZE_MAX pieces and 4 GiB; every piece is RAM, and not
+ * read-only where the device writes.
+ *
+ * Order: an entry of the used ring is written before the index that shows it, the index before the
+ * look at whether the driver wants an interrupt; what the driver wrote is read after the index that
+ * shows it. Pages are marked dirty after they were written.
+ *
+ * Post-copy: while there is a gate, rings and buffers are waited for before they are touched, since
+ * a touch would wait with the machine lock held. After any wait the queue is looked at anew.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "system/memory.h"
+#include "system/vm.h"
+#include "virtio-internal.h"
+
+#define DESC_NEXT     1
+#define DESC_WRITE    2
+#define DESC_INDIRECT 4
+
+#define AVAIL_NO_INTERRUPT 1
+#define USED_NO_NOTIFY     1
+
+#define MAX_PIECES VIRTIO_QUEUE_SIZE_MAX
+
+struct desc {
+    uint64_t addr;
+    uint32_t len;
+    uint16_t flags, next;
+};
+
+/* A request while it is collected: out pieces, then in pieces. */
+struct chain {
+    unsigned out_count, in_count;
+    uint64_t out_bytes, in_bytes;
+    struct iovec iov[MAX_PIECES];
+    uint64_t addr[MAX_PIECES];
+};
+
+static struct memory *memory_of(const struct virtqueue *vq)
+{
+    return vq->v->dev.vm->memory;
+}
+
+/* Bytes of the three parts, event index included. */
+static uint64_t desc_bytes(unsigned num)
+{
+    return (uint64_t)VIRTQ_DESC_SIZE * num;
+}
+
+static uint64_t avail_bytes(unsigned num)
+{
+    return 6 + UINT64_C(2) * num;
+}
+
+static uint64_t used_bytes(unsigned num)
+{
+    return 6 + UINT64_C(8) * num;
+}
+
+static uint16_t load16(const uint8_t *at)
+{
+    return __atomic_load_n((const uint16_t *)(const void *)at, __ATOMIC_ACQUIRE);
+}
+
+static void store16(struct virtqueue *vq, uint64_t offset, uint16_t value)
+{
+    __atomic_store_n((uint16_t *)(void *)(vq->used_host + offset), value, __ATOMIC_RELEASE);
+    memory_mark_dirty(memory_of(vq), vq->used + offset, sizeof(value));
+}
+
+/* ---- the life of a queue ---- */
+
+/* The guest's notification, or a kick of our own. */
+static gboolean kicked(GSource *source, GSourceFunc fn, gpointer opaque)
+{
+    struct virtqueue *vq = opaque;
+    struct virtio_device *v = vq->v;
+    struct vm *vm = v->dev.vm;
+    uint64_t count;
+
+    (void)source;
+    (void)fn;
+    if (read(vq->kick_fd, &count, sizeof(count)) < 0) {
+        return G_SOURCE_CONTINUE;
+    }
+    vm_lock(vm);
+    if (v->running && virtqueue_is_ready(vq)) {
+        vq->handler(v, vq);
+    }
+    vm_unlock(vm);
+    return G_SOURCE_CONTINUE;
+}
+
+static GSourceFuncs kick_funcs = { .dispatch = kicked };
+
+static gboolean unused_callback(gpointer opaque)
+{
+    (void)opaque;
+    return G_SOURCE_CONTINUE;
+}
+
+struct virtqueue *virtqueue_new(struct virtio_device *v, unsigned size,
+                                void (*handler)(struct virtio_device *v, struct virtqueue *vq))
+{
+    struct virtqueue *vq = g_new0(struct virtqueue, 1);
+
+    vq->v = v;
+    vq->index = v->queues->len;
+    vq->num_default = size;
+    vq->handler = handler;
+    vq->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (vq->kick_fd < 0) {
+        g_error("eventfd: %s", g_strerror(errno)); /* while the machine is built */
+    }
+    virtqueue_reset(vq);
+    vq->source = g_source_new(&kick_funcs, sizeof(GSource));
+    g_source_set_callback(vq->source, unused_callback, vq, NULL);
+    g_source_add_unix_fd(vq->source, vq->kick_fd, G_IO_IN);
+    g_source_attach(vq->source, virtio_context(v->dev.vm));
+    return vq;
+}
+
+void virtqueue_free(struct virtqueue *vq)
+{
+    g_source_destroy(vq->source);
+    g_source_unref(vq->source);
+    close(vq->kick_fd);
+    g_free(vq);
+}
+
+void virtqueue_reset(struct virtqueue *vq)
+{
+    vq->generation++;
+    vq->num = vq->num_default;
+    vq->align = (uint32_t)TARGET_PAGE_SIZE;
+    vq->desc = vq->avail = vq->used = 0;
+    vq->desc_host = vq->avail_host = vq->used_host = NULL;
+    vq->enabled = vq->signalled_valid = false;
+    vq->last_avail = vq->used_index = vq->signalled = 0;
+    vq->used_known = vq->want_kicks = true;
+    vq->in_use = 0;
+}
+
+void virtqueue_disable(struct virtqueue *vq)
+{
+    unsigned num = vq->num;
+
+    virtqueue_reset(vq);
+    vq->num = num;
+}
+
+void virtqueue_set_legacy_ring(struct virtqueue *vq, uint64_t addr)
+{
+    uint64_t end = addr + desc_bytes(vq->num) + avail_bytes(vq->num);
+
+    vq->desc = addr;
+    vq->avail = addr + desc_bytes(vq->num);
+    vq->used = (end + vq->align - 1) & ~((uint64_t)vq->align - 1); /* 2.6.2 */
+}
+
+const char *virtqueue_check_layout(unsigned num, uint64_t desc, uint64_t avail, uint64_t used)
+{
+    if (!num || num > VIRTIO_QUEUE_SIZE_MAX || (num & (num - 1))) {
+        return "its size is not a power of two from 1 to 1024";
+    }
+    if ((desc & 15) || (avail & 1) || (used & 3)) {
+        return "a part of it is not aligned";
+    }
+    return NULL;
+}
+
+static uint8_t *map(struct virtqueue *vq, uint64_t gpa, uint64_t len, bool write)
+{
+    uint64_t n = len;
+    uint8_t *host = memory_ram_span(memory_of(vq), gpa, &n, write);
+
+    return host && n == len ? host : NULL;
+}
+
+bool virtqueue_enable(struct virtqueue *vq)
+{
+    const char *wrong = virtqueue_check_layout(vq->num, vq->desc, vq->avail, vq->used);
+
+    if (!wrong && vq->num > vq->num_default) {
+        wrong = "it is larger than the device allows";
+    }
+    if (!wrong) {
+        vq->desc_host = map(vq, vq->desc, desc_bytes(vq->num), false);
+        vq->avail_host = map(vq, vq->avail, avail_bytes(vq->num), false);
+        vq->used_host = map(vq, vq->used, used_bytes(vq->num), true);
+        if (!vq->desc_host || !vq->avail_host || !vq->used_host) {
+            wrong = "a part of it is not in memory";
+        }
+    }
+    vq->enabled = !wrong;
+    if (wrong) {
+        virtio_error(vq->v, "Queue %u cannot be used: %s", vq->index, wrong);
+    }
+    return !wrong;
+}
+
+bool virtqueue_is_ready(const struct virtqueue *vq)
+{
+    const struct virtio_device *v = vq->v;
+
+    return vq->enabled && !v->broken &&
+           ((v->status & VIRTIO_STATUS_DRIVER_OK) || !virtio_has(v, VIRTIO_FEATURE_VERSION_1));
+}
+
+bool virtqueue_element_is_stale(const struct virtqueue_element *elem)
+{
+    return elem->generation != elem->vq->generation;
+}
+
+unsigned virtqueue_index(const struct virtqueue *vq)
+{
+    return vq->index;
+}
+
+void virtqueue_kick(struct virtqueue *vq)
+{
+    uint64_t one = 1;
+    ssize_t n;
+
+    do {
+        n = write(vq->kick_fd, &one, sizeof(one));
+    } while (n < 0 && errno == EINTR);
+    /* EAGAIN: the counter is full, so somebody has been told */
+}
+
+/* ---- what the driver says ---- */
+
+/* Whether this thread may wait for memory; if not, the I/O thread is asked to look. */
+static bool may_wait(struct virtqueue *vq)
+{
+    if (virtio_on_thread(vq->v->dev.vm)) {
+        return true;
+    }
+    virtqueue_kick(vq);
+    return false;
+}
+
+/* With a gate: the ring is there. May drop the lock. */
+static bool rings_are_here(struct virtqueue *vq)
+{
+    struct memory *mem = memory_of(vq);
+
+    return memory_is_here(mem, vq->desc, desc_bytes(vq->num)) &&
+           memory_is_here(mem, vq->avail, avail_bytes(vq->num)) &&
+           memory_is_here(mem, vq->used, used_bytes(vq->num));
+}
+
+/* The used index of a ring that came with a stream is in its memory. False: the guest's memory
+ * contradicts what the stream said. */
+static bool know_used(struct virtqueue *vq)
+{
+    if (vq->used_known) {
+        return true;
+    }
+    vq->used_index = load16(vq->used_host + 2);
+    vq->used_known = true;
+    vq->in_use = (uint16_t)(vq->last_avail - vq->used_index);
+    if (vq->in_use > vq->num) {
+        virtio_error(vq->v, "Queue %u of %u has %u requests in flight", vq->index, vq->num,
+                     vq->in_use);
+        return false;
+    }
+    return true;
+}
+
+static uint16_t available(const struct virtqueue *vq)
+{
+    return (uint16_t)(load16(vq->avail_host + 2) - vq->last_avail);
+}
+
+/* Where the driver goes by event index (2.6.7.2): it says so when it adds the next one. */
+static void arm(struct virtqueue *vq)
+{
+    if (vq->want_kicks && virtio_has(vq->v, VIRTIO_FEATURE_EVENT_IDX)) {
+        store16(vq, 4 + 8 * (uint64_t)vq->num, vq->last_avail); /* avail_event */
+    }
+}
+
+/* How many requests wait. When it says none, a notification comes for the next. */
+static uint16_t waiting_or_armed(struct virtqueue *vq)
+{
+    uint16_t n = available(vq);
+
+    if (!n && vq->want_kicks) {
+        arm(vq);
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        n = available(vq);
+    }
+    return n;
+}
+
+bool virtqueue_is_empty(struct virtqueue *vq)
+{
+    if (!virtqueue_is_ready(vq)) {
+        return true;
+    }
+    if (memory_has_gate(memory_of(vq))) {
+        uint32_t generation = vq->generation;
+
+        if (!may_wait(vq) || !rings_are_here(vq) || generation != vq->generation) {
+            return true;
+        }
+    }
+    return waiting_or_armed(vq) == 0;
+}
+
+static struct desc desc_read(const uint8_t *table, unsigned i)
+{
+    struct desc d;
+
+    memcpy(&d, table + (size_t)i * VIRTQ_DESC_SIZE, sizeof(d)); /* x86: little-endian as is */
+    __asm__ volatile("" ::: "memory");                          /* not read again */
+    return d;
+}
+
+static bool add_pieces(struct virtqueue *vq, struct chain *c, const struct desc *d)
+{
+    bool write = d->flags & DESC_WRITE;
+    uint64_t addr = d->addr, left = d->len;
+
+    if (!left) {
+        virtio_error(vq->v, "Queue %u: a buffer has no length", vq->index);
+        return false;
+    }
+    if (!write && c->in_count) {
+        virtio_error(vq->v, "Queue %u: a buffer to read stands behind one to write", vq->index);
+        return false;
+    }
+    while (left) {
+        unsigned at = c->out_count + c->in_count;
+        uint64_t n = left;
+        uint8_t *host = memory_ram_span(memory_of(vq), addr, &n, write);
+
+        if (!host || at == MAX_PIECES) {
+            virtio_error(vq->v,
+                         host ? "Queue %u: a request has too many pieces (0x%" G_GINT64_MODIFIER
+                                "x)"
+                              : "Queue %u: buffer 0x%" G_GINT64_MODIFIER "x is not in memory",
+                         vq->index, d->addr);
+            return false;
+        }
+        c->iov[at] = (struct iovec){ host, n };
+        c->addr[at] = addr;
+        *(write ? &c->in_count : &c->out_count) += 1;
+        *(write ? &c->in_bytes : &c->out_bytes) += n;
+        addr += n;
+        left -= n;
+    }
+    if (c->in_bytes + c->out_bytes > UINT32_MAX) {
+        virtio_error(vq->v, "Queue %u: a request has 4 GiB or more", vq->index);
+        return false;
+    }
+    return true;
+}
+
+enum walk { WALK_DONE, WALK_LATER, WALK_BROKEN };
+
+/* An indirect table (2.6.5.3): its bytes, wherever they lie, as one piece. */
+static enum walk read_table(struct virtqueue *vq, const struct desc *d, GByteArray **copy,
+                            const uint8_t **table, unsigned *entries)
+{
+    struct memory *mem = memory_of(vq);
+    uint64_t n = d->len;
+    const uint8_t *host = memory_ram_span(mem, d->addr, &n, false);
+
+    *entries = d->len / VIRTQ_DESC_SIZE;
+    if (!d->len || d->len % VIRTQ_DESC_SIZE || *entries > VIRTIO_QUEUE_SIZE_MAX ||
+        (d->flags & DESC_NEXT) || !virtio_has(vq->v, VIRTIO_FEATURE_INDIRECT_DESC) || !host) {
+        virtio_error(vq->v,
+                     "Queue %u: an indirect table of %u bytes at 0x%" G_GINT64_MODIFIER
+                     "x, flags 0x%x",
+                     vq->index, d->len, d->addr, d->flags);
+        return WALK_BROKEN;
+    }
+    if (memory_has_gate(mem) && !memory_is_here(mem, d->addr, d->len)) {
+        return WALK_LATER;
+    }
+    if (n == d->len) {
+        *table = host;
+        return WALK_DONE;
+    }
+    *copy = g_byte_array_sized_new(d->len);
+    g_byte_array_set_size(*copy, d->len);
+    *table = (*copy)->data;
+    for (uint64_t at = 0; at < d->len; at += n) {
+        n = d->len - at;
+        host = memory_ram_span(mem, d->addr + at, &n, false);
+        if (!host) {
+            virtio_error(vq->v, "Queue %u: an indirect table is not in memory", vq->index);
+            return WALK_BROKEN;
+        }
+        memcpy((*copy)->data + at, host, n);
+    }
+    return WALK_DONE;
+}
+
+/* Collects the chain that begins at head. */
+static enum walk walk(struct virtqueue *vq, unsigned head, struct chain *c, GByteArray **copy)
+{
+    const uint8_t *table = vq->desc_host;
+    unsigned entries = vq->num, seen = 0, i = head;
+    bool indirect = false;
+
+    for (;;) {
+        struct desc d = desc_read(table, i);
+
+        if (++seen > entries) {
+            virtio_error(vq->v, "Queue %u: the chain of descriptor %u has a loop", vq->index, head);
+            return WALK_BROKEN;
+        }
+        if (d.flags & DESC_INDIRECT) {
+            enum walk w = WALK_BROKEN;
+
+            if (indirect) {
+                virtio_error(vq->v, "Queue %u: an indirect table in another", vq->index);
+            } else {
+                w = read_table(vq, &d, copy, &table, &entries);
+            }
+            if (w != WALK_DONE) {
+                return w;
+            }
+            indirect = true;
+            i = seen = 0;
+            continue;
+        }
+        if (!add_pieces(vq, c, &d)) {
+            return WALK_BROKEN;
+        }
+        if (!(d.flags & DESC_NEXT)) {
+            return WALK_DONE;
+        }
+        i = d.next;
+        if (i >= entries) {
+            virtio_error(vq->v, "Queue %u: descriptor %u of %u is next", vq->index, i, entries);
+            return WALK_BROKEN;
+        }
+    }
+}
+
+/* ---- requests ---- */
+
+static bool buffers_are_here(struct virtqueue *vq, const struct chain *c)
+{
+    bool here = true;
+
+    for (unsigned i = 0; here && i < c->out_count + c->in_count; i++) {
+        here = memory_is_here(memory_of(vq), c->addr[i], c->iov[i].iov_len);
+    }
+    return here;
+}
+
+static struct virtqueue_element *element_new(struct virtqueue *vq, unsigned head,
+                                             const struct chain *c, size_t size)
+{
+    unsigned pieces = c->out_count + c->in_count;
+    size_t iov_at = (size + 15) & ~(size_t)15;
+    size_t addr_at = iov_at + pieces * sizeof(struct iovec);
+    uint8_t *block = g_malloc(addr_at + pieces * sizeof(uint64_t));
+    struct virtqueue_element *e = (struct virtqueue_element *)(void *)block;
+
+    memset(block, 0, size);
+    memcpy(block + iov_at, c->iov, pieces * sizeof(struct iovec));
+    memcpy(block + addr_at, c->addr, pieces * sizeof(uint64_t));
+    *e = (struct virtqueue_element){
+        .vq = vq,
+        .head = head,
+        .out_count = c->out_count,
+        .in_count = c->in_count,
+        .out = (struct iovec *)(void *)(block + iov_at),
+        .out_addr = (uint64_t *)(void *)(block + addr_at),
+        .out_bytes = c->out_bytes,
+        .in_bytes = c->in_bytes,
+        .generation = vq->generation,
+    };
+    e->in = e->out + c->out_count;
+    e->in_addr = e->out_addr + c->out_count;
+    return e;
+}
+
+/* Everything but the gate: reads the next chain and takes it. */
+static struct virtqueue_element *pop_now(struct virtqueue *vq, size_t size, bool gated)
+{
+    struct virtio_device *v = vq->v;
+    g_autoptr(GByteArray) copy = NULL;
+    struct chain c;
+    uint32_t generation = vq->generation;
+    uint16_t waiting, last = vq->last_avail;
+    unsigned head;
+    enum walk w;
+
+    if (!know_used(vq)) {
+        return NULL;
+    }
+    waiting = waiting_or_armed(vq);
+    if (!waiting) {
+        return NULL;
+    }
+    if (waiting > vq->num || vq->in_use >= vq->num) {
+        virtio_error(v, "Queue %u of %u: the driver's index jumped by %u, with %u in flight",
+                     vq->index, vq->num, waiting, vq->in_use);
+        return NULL;
+    }
+    head = load16(vq->avail_host + 4 + 2 * (size_t)(last & (vq->num - 1)));
+    if (head >= vq->num) {
+        virtio_error(v, "Queue %u of %u: descriptor %u is offered", vq->index, vq->num, head);
+        return NULL;
+    }
+    c.out_count = c.in_count = 0;
+    c.out_bytes = c.in_bytes = 0;
+    w = walk(vq, head, &c, &copy);
+    if (w == WALK_DONE && gated && !buffers_are_here(vq, &c)) {
+        w = WALK_LATER;
+    }
+    if (w == WALK_BROKEN) {
+        return NULL;
+    }
+    /* the lock may have been dropped */
+    if (gated && (generation != vq->generation || !v->running || !virtqueue_is_ready(vq) ||
+                  last != vq->last_avail)) {
+        w = WALK_LATER;
+    }
+    if (w == WALK_LATER) {
+        virtqueue_kick(vq);
+        return NULL;
+    }
+    vq->last_avail++;
+    vq->in_use++;
+    arm(vq); /* a device may stop here and come back only when there is more */
+    return element_new(vq, head, &c, size);
+}
+
+struct virtqueue_element *virtqueue_pop(struct virtqueue *vq, size_t size)
+{
+    struct virtio_device *v = vq->v;
+    bool gated = memory_has_gate(memory_of(vq));
+
+    if (!v->running || !virtqueue_is_ready(vq)) {
+        return NULL;
+    }
+    if (gated) {
+        uint32_t generation = vq->generation;
+
+        if (!may_wait(vq)) {
+            return NULL;
+        }
+        if (!rings_are_here(vq) || generation != vq->generation || !v->running ||
+            !virtqueue_is_ready(vq)) {
+            virtqueue_kick(vq);
+            return NULL;
+        }
+    }
+    return pop_now(vq, size, gated);
+}
+
+void virtqueue_unpop(struct virtqueue *vq, struct virtqueue_element *elem)
+{
+    if (!virtqueue_element_is_stale(elem)) {
+        vq->last_avail--;
+        vq->in_use--;
+    }
+}
+
+/* Marks the first `written` bytes of what the device may write. */
+static void mark_written(struct virtqueue *vq, const struct virtqueue_element *elem, uint64_t left)
+{
+    for (unsigned i = 0; left && i < elem->in_count; i++) {
+        uint64_t n = MIN(left, elem->in[i].iov_len);
+
+        memory_mark_dirty(memory_of(vq), elem->in_addr[i], n);
+        left -= n;
+    }
+}
+
+void virtqueue_fill(struct virtqueue *vq, struct virtqueue_element *elem, uint32_t written,
+                    unsigned ahead)
+{
+    struct virtio_device *v = vq->v;
+    uint64_t at;
+
+    mark_written(vq, elem, written);
+    if (virtqueue_element_is_stale(elem) || v->broken || !vq->enabled) {
+        return;
+    }
+    /* only where it did not come through virtqueue_pop(): in flight when the guest came here */
+    if (memory_has_gate(memory_of(vq)) &&
+        (!rings_are_here(vq) || virtqueue_element_is_stale(elem))) {
+        return;
+    }
+    if (!know_used(vq)) {
+        return;
+    }
+    at = 4 + 8 * (uint64_t)((uint16_t)(vq->used_index + ahead) & (vq->num - 1));
+    *(volatile uint32_t *)(void *)(vq->used_host + at) = elem->head;
+    *(volatile uint32_t *)(void *)(vq->used_host + at + 4) = written;
+    memory_mark_dirty(memory_of(vq), vq->used + at, 8);
+}
+
+void virtqueue_flush(struct virtqueue *vq, unsigned count)
+{
+    /* after a reset nothing is in flight */
+    if (!vq->enabled || vq->v->broken || count > vq->in_use) {
+        return;
+    }
+    vq->used_index = (uint16_t)(vq->used_index + count);
+    vq->in_use -= count;
+    store16(vq, 2, vq->used_index);
+}
+
+void virtqueue_push(struct virtqueue *vq, struct virtqueue_element *elem, uint32_t written)
+{
+    virtqueue_fill(vq, elem, written, 0);
+    if (!virtqueue_element_is_stale(elem)) {
+        virtqueue_flush(vq, 1);
+    }
+}
+
+/* 2.6.7 and 2.6.8: whether the driver wants to hear of what was used since it last did. */
+static bool wants_interrupt(struct virtqueue *vq)
+{
+    struct virtio_device *v = vq->v;
+    uint16_t old = vq->signalled, now = vq->used_index, event;
+    bool valid = vq->signalled_valid;
+
+    if (virtio_has(v, VIRTIO_FEATURE_NOTIFY_ON_EMPTY) && !vq->in_use && !available(vq)) {
+        return true;
+    }
+    if (!virtio_has(v, VIRTIO_FEATURE_EVENT_IDX)) {
+        return !(load16(vq->avail_host) & AVAIL_NO_INTERRUPT);
+    }
+    vq->signalled = now;
+    vq->signalled_valid = true;
+    event = load16(vq->avail_host + 4 + 2 * (size_t)vq->num);
+    return !valid || (uint16_t)(now - event - 1) < (uint16_t)(now - old);
+}
+
+void virtqueue_notify(struct virtqueue *vq)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (vq->enabled && !vq->v->broken && vq->used_known && wants_interrupt(vq)) {
+        virtio_interrupt(vq->v, VIRTIO_ISR_QUEUE);
+    }
+}
+
+void virtqueue_want_kicks(struct virtqueue *vq, bool want)
+{
+    vq->want_kicks = want;
+    if (!virtqueue_is_ready(vq) || memory_has_gate(memory_of(vq))) {
+        return; /* only a hint */
+    }
+    if (virtio_has(vq->v, VIRTIO_FEATURE_EVENT_IDX)) {
+        arm(vq);
+    } else {
+        store16(vq, 0, want ? 0 : USED_NO_NOTIFY);
+    }
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+/* ---- iovecs ---- */
+
+static size_t iov_copy(const struct iovec *iov, unsigned count, size_t offset, uint8_t *buf,
+                       size_t len, bool to_iov)
+{
+    size_t done = 0;
+
+    for (unsigned i = 0; i < count && done < len; i++) {
+        uint8_t *base = iov[i].iov_base;
+        size_t n;
+
+        if (offset >= iov[i].iov_len) {
+            offset -= iov[i].iov_len;
+            continue;
+        }
+        n = MIN(iov[i].iov_len - offset, len - done);
+        memcpy(to_iov ? base + offset : buf + done, to_iov ? buf + done : base + offset, n);
+        done += n;
+        offset = 0;
+    }
+    return done;
+}
+
+size_t iov_read(const struct iovec *iov, unsigned count, size_t offset, void *buf, size_t len)
+{
+    return iov_copy(iov, count, offset, buf, len, false);
+}
+
+size_t iov_write(const struct iovec *iov, unsigned count, size_t offset, const void *buf,
+                 size_t len)
+{
+    return iov_copy(iov, count, offset, (uint8_t *)(uintptr_t)buf, len, true);
+}

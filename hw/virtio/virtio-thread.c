@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The machine's I/O thread, "virtio": where queue handlers and the descriptors of back ends are
+ * served, so that disks and networks neither wait for the main loop nor keep QMP waiting. It holds
+ * no lock while it sleeps; each callback takes the machine lock.
+ *
+ * Order at a stop: vCPUs first, then here all devices are told (no handler is called from then on),
+ * then each is drained. The lock may be dropped in a drain; a completion that comes meanwhile is
+ * still pushed. At a start devices are told before the vCPUs run, and every ready queue is looked
+ * at once, because kicks that came while the machine stood still were dropped.
+ */
+#include "system/vm.h"
+#include "virtio-internal.h"
+
+struct virtio_set {
+    GMainContext *context;
+    GThread *thread;
+    atomic_bool quit;
+    GPtrArray *devices; /* struct virtio_device *, in order of realisation */
+};
+
+static gpointer io_thread(gpointer opaque)
+{
+    struct virtio_set *set = opaque;
+
+    g_main_context_push_thread_default(set->context);
+    while (!atomic_load(&set->quit)) {
+        g_main_context_iteration(set->context, TRUE);
+    }
+    g_main_context_pop_thread_default(set->context);
+    return NULL;
+}
+
+static struct virtio_set *set_of(struct vm *vm)
+{
+    struct virtio_set *set = vm->virtio;
+
+    if (!set) {
+        set = vm->virtio = g_new0(struct virtio_set, 1);
+        set->context = g_main_context_new();
+        set->devices = g_ptr_array_new();
+        set->thread = g_thread_new("virtio", io_thread, set);
+    }
+    return set;
+}
+
+GMainContext *virtio_context(struct vm *vm)
+{
+    return set_of(vm)->context;
+}
+
+bool virtio_on_thread(struct vm *vm)
+{
+    return vm->virtio && vm->virtio->thread == g_thread_self();
+}
+
+void virtio_thread_add(struct virtio_device *v)
+{
+    g_ptr_array_add(set_of(v->dev.vm)->devices, v);
+    v->running = vm_is_running(v->dev.vm);
+}
+
+void virtio_thread_remove(struct virtio_device *v)
+{
+    g_ptr_array_remove(set_of(v->dev.vm)->devices, v);
+}
+
+static void tell(struct virtio_device *v, bool running)
+{
+    if (v->running == running) {
+        return;
+    }
+    v->running = running;
+    if (virtio_class_of(v)->run_state) {
+        virtio_class_of(v)->run_state(v, running);
+    }
+    for (unsigned i = 0; running && i < v->queues->len; i++) {
+        struct virtqueue *vq = g_ptr_array_index(v->queues, i);
+
+        if (virtqueue_is_ready(vq)) {
+            virtqueue_kick(vq);
+        }
+    }
+}
+
+void virtio_run_state(struct vm *vm, bool running)
+{
+    struct virtio_set *set = vm->virtio;
+
+    for (unsigned i = 0; set && i < set->devices->len; i++) {
+        tell(g_ptr_array_index(set->devices, i), running);
+    }
+    for (unsigned i = 0; set && !running && i < set->devices->len; i++) {
+        struct virtio_device *v = g_ptr_array_index(set->devices, i);
+
+        if (virtio_class_of(v)->drain) {
+            virtio_class_of(v)->drain(v);
+        }
+    }
+}
+
+void virtio_thread_stop(struct vm *vm)
+{
+    struct virtio_set *set = vm->virtio;
+
+    if (!set) {
+        return;
+    }
+    virtio_run_state(vm, false);
+    atomic_store(&set->quit, true);
+    g_main_context_wakeup(set->context);
+    vm_unlock(vm);
+    g_thread_join(set->thread);
+    vm_lock(vm);
+    set->thread = NULL;
+}
+
+void virtio_free(struct vm *vm)
+{
+    struct virtio_set *set = vm->virtio;
+
+    if (set) {
+        vm->virtio = NULL;
+        g_main_context_unref(set->context);
+        g_ptr_array_free(set->devices, TRUE);
+        g_free(set);
+    }
+}
