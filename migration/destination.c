@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "accel/accel.h"
+#include "migration/announce.h"
 #include "migration/destination.h"
 #include "migration/postcopy/destination.h"
 #include "migration/ram/load.h"
@@ -266,6 +267,7 @@ static bool run_guest(struct load *l, GError **err)
     if (!memory_lease_take(l->vm->memory, &busy)) {
         report_warning("%s", busy->message); /* too late: the source has given the guest away */
     }
+    announce_arrival(l->vm); /* when it runs: below, or later by cont */
     if (state == RUN_STATE_RUNNING) {
         if (l->vm->autostart) {
             l->runs = true;
@@ -290,6 +292,9 @@ static bool check_entered(struct load *l, GError **err)
     if (!l->runs || !l->return_path || !entered || entered(l->vm, ENTRY_TIMEOUT_US, err)) {
         return true;
     }
+    vm_lock(l->vm);
+    announce_cancel_arrival(l->vm);
+    vm_unlock(l->vm);
     if (l->in->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED]) {
         memory_lease_drop(l->vm->memory);
     }

@@ -50,6 +50,7 @@ struct migration_options {
     uint64_t cpu_throttle_initial, cpu_throttle_increment, max_cpu_throttle; /* percent */
     uint64_t cpu_throttle_tailslow;                                          /* 0 or 1 */
     bool throttle_ladder;               /* the steps were set: go by them */
+    uint64_t announce_initial, announce_max, announce_rounds, announce_step; /* announce.h */
     uint64_t x_vcpu_dirty_limit_period; /* ms */
     uint64_t vcpu_dirty_limit;          /* MiB/s, of each vCPU */
     /* ms; where 0 is allowed it means for ever */
@@ -96,6 +97,7 @@ struct migration {
     bool incoming_defer;               /* machine; migrate-incoming may be used */
     struct dirty_rate *dirty_rate;     /* machine */
     struct dirty_limits *dirty_limits; /* machine */
+    struct announcer *announcer;       /* machine */
     struct premap *premap;             /* made with the machine, then of the incoming thread */
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The migration object of a machine: its making, its end, -incoming, and who cannot migrate and
  * why. */
+#include "migration/announce.h"
 #include "migration/migration.h"
 
 #include <fcntl.h>
@@ -75,6 +76,7 @@ void migration_free(struct vm *vm)
     dirty_rate_free(m->dirty_rate);
     dirty_limits_free(m->dirty_limits);
     premap_free(m->premap);
+    announce_free(vm);
     savevm_unregister(vm->savevm, m);
     g_ptr_array_free(m->blockers, TRUE);
     g_free(m->reconnect_listen);

@@ -9,6 +9,7 @@
 
 #include "accel/accel.h"
 #include "accel/kvm.h"
+#include "migration/announce.h"
 #include "migration/internal.h"
 #include "migration/postcopy/arrival.h"
 #include "migration/ram/xbzrle-cache.h"
@@ -72,6 +73,13 @@ static const struct parameter parameters[] = {
     PARAM(cpu_throttle_tailslow, "cpu_throttle_tailslow", 0, 1, NULL),
     PARAM(max_cpu_throttle, "max_cpu_throttle", 99, 99,
           "an integer in the range of cpu_throttle_initial to 99"),
+    PARAM(announce_initial, "announce_initial", 50, ANNOUNCE_INITIAL_MAX,
+          "a value between 0 and 100000"),
+    PARAM(announce_max, "announce_max", 550, ANNOUNCE_MAX_MAX, "a value between 0 and 100000"),
+    PARAM(announce_rounds, "announce_rounds", 5, ANNOUNCE_ROUNDS_MAX,
+          "a value between 0 and 1000"),
+    PARAM_MIN(announce_step, "announce_step", 100, 1, ANNOUNCE_STEP_MAX,
+              "a value between 0 and 10000"),
     PARAM_MIN(x_vcpu_dirty_limit_period, "x-vcpu-dirty-limit-period", 1000, 1, 1000,
               "a value between 1 and 1000"),
     PARAM_MIN(vcpu_dirty_limit, "vcpu_dirty_limit", 1, 1, UINT64_MAX / TARGET_PAGE_SIZE, NULL),

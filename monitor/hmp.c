@@ -15,7 +15,9 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "net/net.h"
 #include "qapi/qapi-commands.h"
+#include "system/vm.h"
 #include "util/error.h"
 
 struct hmp_command {
@@ -185,6 +187,12 @@ static void info_name(struct vm *vm, GString *out, const char *arg G_GNUC_UNUSED
     }
 }
 
+static void info_network(struct vm *vm, GString *out, const char *arg G_GNUC_UNUSED,
+                         GError **err G_GNUC_UNUSED)
+{
+    net_describe(vm->net, out);
+}
+
 static void info_status(struct vm *vm, GString *out, const char *arg G_GNUC_UNUSED, GError **err)
 {
     g_autoptr(StatusInfo) info = qmp_query_status(vm, err);
@@ -227,6 +235,7 @@ static const struct hmp_command info_pages[] = {
       info_migrate_capabilities },
     { "migrate_parameters", NULL, "", "show the migration parameters", info_migrate_parameters },
     { "name", NULL, "", "show the name of the guest", info_name },
+    { "network", NULL, "", "show the network devices and back ends", info_network },
     { "status", NULL, "", "show whether the guest runs", info_status },
     { "uuid", NULL, "", "show the UUID of the guest", info_uuid },
     { "version", NULL, "", "show the version of Ferry", info_version },
@@ -252,9 +261,25 @@ PLAIN(run_stop, qmp_stop)
 PLAIN(run_system_powerdown, qmp_system_powerdown)
 PLAIN(run_system_reset, qmp_system_reset)
 
+static void run_hostfwd_add(struct vm *vm, GString *out, const char *arg,
+                            GError **err G_GNUC_UNUSED)
+{
+    net_hostfwd(vm->net, true, arg ? arg : "", out);
+}
+
+static void run_hostfwd_remove(struct vm *vm, GString *out, const char *arg,
+                               GError **err G_GNUC_UNUSED)
+{
+    net_hostfwd(vm->net, false, arg ? arg : "", out);
+}
+
 static const struct hmp_command commands[] = {
     { "cont", "c", "", "let the guest run", run_cont },
     { "help", "?", "[cmd]", "show the help", run_help },
+    { "hostfwd_add", NULL, "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport",
+      "let a port of the host lead to the guest", run_hostfwd_add },
+    { "hostfwd_remove", NULL, "[netdev_id] [tcp|udp]:[hostaddr]:hostport",
+      "take such a port back", run_hostfwd_remove },
     { "info", NULL, "[subcommand]", "show various information about the system state", run_info },
     { "migrate_cancel", NULL, "", "give up the migration", run_migrate_cancel },
     { "quit", "q", "", "end Ferry", run_quit },

@@ -106,6 +106,39 @@ json_t *keyval_parse(const char *text, const char *implied_key, GPtrArray *warni
     return g_steal_pointer(&opts);
 }
 
+json_t *keyval_parse_lists(const char *text, const char *implied_key, const char *const *lists,
+                           const char *member, GError **err)
+{
+    g_autoptr(json_t) opts = json_object();
+
+    while (text) {
+        g_autofree char *part = next_part(&text);
+        g_autoptr(json_t) one = json_object();
+        const char *key;
+        json_t *value;
+
+        if (*part && !add_part(one, part, implied_key, NULL, err)) {
+            return NULL;
+        }
+        implied_key = NULL;
+        json_object_foreach(one, key, value)
+        {
+            json_t *list = json_object_get(opts, key);
+
+            if (!g_strv_contains(lists, key)) {
+                json_object_set(opts, key, value);
+                continue;
+            }
+            if (!list) {
+                list = json_array();
+                json_object_set_new(opts, key, list);
+            }
+            json_array_append_new(list, json_pack("{s:O}", member, value));
+        }
+    }
+    return g_steal_pointer(&opts);
+}
+
 json_t *keyval_parse_or_json(const char *text, const char *implied_key, GPtrArray *warnings,
                              bool *is_json, GError **err)
 {

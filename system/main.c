@@ -23,6 +23,7 @@
 #include "machine-type.h"
 #include "migration/migration.h"
 #include "monitor/monitor.h"
+#include "net/net.h"
 #include "process.h"
 #include "qapi/type.h"
 #include "system/keyval.h"
@@ -264,6 +265,22 @@ static bool step_migration(struct vm *vm, struct options *o, GError **err)
     return true;
 }
 
+static bool step_netdevs(struct vm *vm, struct options *o, GError **err)
+{
+    for (unsigned i = 0; i < o->netdevs->len; i++) {
+        const struct option_use *use = g_ptr_array_index(o->netdevs, i);
+        Netdev *netdev = net_parse_option(use->arg, err);
+        bool ok = netdev && net_open(vm->net, netdev, err);
+
+        qapi_netdev_free(netdev);
+        if (!ok) {
+            option_use_prefix(use, err);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* The memory backend that -machine memory-backend names; -m and it must agree. */
 static bool resolve_memory(struct vm *vm, struct options *o, GError **err)
 {
@@ -380,9 +397,10 @@ static bool step_background(struct vm *vm G_GNUC_UNUSED, struct options *o, GErr
 }
 
 static bool (*const steps[])(struct vm *vm, struct options *o, GError **err) = {
-    step_process, step_identity, step_globals, step_objects,   step_fds,     step_chardevs,
-    step_serials, step_monitors, step_accel,   step_migration, step_board,   step_devices,
-    step_qtest,   step_signals,  step_reset,   step_incoming,  step_sandbox, step_background,
+    step_process,  step_identity, step_globals,  step_objects,    step_fds,
+    step_chardevs, step_serials,  step_monitors, step_accel,      step_migration,
+    step_netdevs,  step_board,    step_devices,  step_qtest,      step_signals,
+    step_reset,    step_incoming, step_sandbox,  step_background,
 };
 
 /* Builds the machine, runs it, takes it apart; the status of the process. */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "hw/device.h"
+#include "net/net.h"
 #include "system/keyval.h"
 #include "util/error.h"
 
@@ -78,6 +79,34 @@ bool option_chardev(struct options *o, const char *arg, GError **err)
     }
     option_remember(o->chardevs, "chardev", arg, opts, false);
     return true;
+}
+
+bool option_netdev(struct options *o, const char *arg, GError **err)
+{
+    Netdev *netdev;
+
+    if (strcmp(arg, "help") == 0) {
+        printf("Available netdev backend types:\ntap\nuser\n");
+        o->done = true;
+        return true;
+    }
+    netdev = net_parse_option(arg, err);
+    if (!netdev) {
+        return false;
+    }
+    qapi_netdev_free(netdev);
+    option_remember(o->netdevs, "netdev", arg, NULL, false);
+    return true;
+}
+
+bool option_net(struct options *o G_GNUC_UNUSED, const char *arg, GError **err)
+{
+    if (strcmp(arg, "none") == 0) {
+        return true;
+    }
+    error_set(err, FERRY_ERROR_USER,
+              "Only 'none' is possible: make a back end with -netdev and a device with -device");
+    return false;
 }
 
 bool option_serial(struct options *o, const char *arg, GError **err)

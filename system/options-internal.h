@@ -17,7 +17,8 @@ option_fn option_name, option_uuid, option_msg, option_global, option_action, op
     option_daemonize, option_pidfile, option_sandbox;
 option_fn option_object, option_device, option_chardev, option_serial, option_mon, option_qmp, option_qmp_pretty,
     option_monitor, option_qtest, option_qtest_log, option_add_fd, option_display, option_vga,
-    option_nographic, option_nodefaults, option_no_user_config, option_audiodev;
+    option_nographic, option_nodefaults, option_no_user_config, option_audiodev, option_netdev,
+    option_net;
 
 /* What can only be checked when all options are known; fills in what follows from several. */
 bool options_complete_machine(struct options *o, GError **err);

@@ -75,6 +75,13 @@ static const struct option_row option_table[] = {
       "make a character device: socket, file, stdio, pty or null; all take logfile= and\n"
       "logappend=",
       option_chardev, NULL },
+    { "netdev", NULL, "user|tap,id=ID[,PROP=VALUE...] | JSON",
+      "make a network back end for a device: user networking inside the process, or a\n"
+      "tap interface of the host",
+      option_netdev, NULL },
+    { "nic", NULL, "none", "accepted; no network device is made that was not asked for", option_net,
+      NULL },
+    { "net", NULL, "none", "the same", option_net, NULL },
     { "serial", NULL, "DEV",
       "connect a serial port, in order: stdio, null, none, pty, file:PATH, unix:PATH,\n"
       "tcp:HOST:PORT (with ,server=on,wait=off) or chardev:ID",
@@ -148,9 +155,6 @@ static const struct option_row option_table[] = {
     NOT_OFFERED("hda", "there are no disks yet"),
     NOT_OFFERED("cdrom", "there are no disks yet"),
     NOT_OFFERED("snapshot", "there are no disks yet"),
-    NOT_OFFERED("netdev", "there is no network yet"),
-    NOT_OFFERED("nic", "there is no network yet"),
-    NOT_OFFERED("net", "there is no network yet"),
     NOT_OFFERED("d", "there is no log of the guest's instructions"),
     NOT_OFFERED("D", "there is no log of the guest's instructions"),
     NOT_OFFERED("trace", "trace points are for perf and bpftrace"),
@@ -329,6 +333,7 @@ static struct options *options_new(void)
     o->monitors = g_ptr_array_new_with_free_func(option_use_free);
     o->globals = g_ptr_array_new_with_free_func(option_use_free);
     o->devices = g_ptr_array_new_with_free_func(option_use_free);
+    o->netdevs = g_ptr_array_new_with_free_func(option_use_free);
     return o;
 }
 
@@ -367,7 +372,7 @@ void options_free(struct options *o)
         o->migrate_blocker,
     };
     GPtrArray *lists[] = { o->accels,   o->objects, o->fds,     o->chardevs, o->serials,
-                           o->monitors, o->globals, o->devices, o->warnings };
+                           o->monitors, o->globals, o->devices, o->netdevs,  o->warnings };
 
     for (size_t i = 0; i < G_N_ELEMENTS(strings); i++) {
         g_free(strings[i]);

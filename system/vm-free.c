@@ -12,6 +12,7 @@
 #include "loop.h"
 #include "migration/migration.h"
 #include "monitor/monitor.h"
+#include "net/net.h"
 #include "system/config.h"
 #include "system/qtest.h"
 #include "system/vm-init.h"
@@ -31,6 +32,7 @@ void vm_free(struct vm *vm)
     while (vm->devices->len) {
         device_free(g_ptr_array_index(vm->devices, vm->devices->len - 1));
     }
+    net_set_free(vm->net);
     board_free(vm);
     x86_cpus_free(vm);
     accel_free(vm->accel);

@@ -18,7 +18,9 @@
  */
 #include "accel/accel.h"
 #include "hw/virtio/virtio.h"
+#include "migration/announce.h"
 #include "migration/vmstate.h"
+#include "net/net.h"
 #include "qapi/qapi-events.h"
 #include "clock.h"
 #include "system/config.h"
@@ -39,6 +41,7 @@ struct vm *vm_new(void)
     vm->loop = vm_loop_new();
     vm->memory = memory_new(vm);
     vm->savevm = savevm_new(vm);
+    vm->net = net_set_new(vm);
     return vm;
 }
 
@@ -88,6 +91,7 @@ void vm_start(struct vm *vm)
     qapi_event_send_resume(vm);
     virtio_run_state(vm, true);
     vm->accel->ops->resume(vm);
+    announce_machine_runs(vm);
     state_changed(vm);
 }
 

@@ -50,7 +50,7 @@ struct options {
     bool timestamp, timestamp_guest_name; /* -msg */
 
     /* struct option_use *, in order of the command line */
-    GPtrArray *objects, *fds, *chardevs, *serials, *monitors, *globals, *devices;
+    GPtrArray *objects, *fds, *chardevs, *serials, *monitors, *globals, *devices, *netdevs;
     char *qtest, *qtest_log;
 
     bool paused; /* -S */

@@ -24,6 +24,7 @@ struct chardev_set;
 struct device;
 struct migration;
 struct monitor_set;
+struct net_set;
 struct object_set;
 struct qtest;
 struct savevm;
@@ -50,6 +51,7 @@ struct vm {
     struct migration *migration;
     struct object_set *objects; /* -object */
     struct virtio_set *virtio;  /* virtio devices and their thread; NULL: none */
+    struct net_set *net;        /* -netdev */
     struct qtest *qtest;
     GPtrArray *devices; /* struct device *, in order of realisation */
     struct vcpu **vcpus;

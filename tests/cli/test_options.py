@@ -17,6 +17,29 @@ RAM = "memory-backend-ram,id=m,size=16M"
 
 # option -> [(argument, what the sentence must contain)]; None: the argument is missing
 BAD = {
+    "-netdev": [
+        (None, "requires an argument"),
+        ("user", "'id'"),
+        ("nope,id=a", "'nope'"),
+        ("id=a", "'type'"),
+        ("user,id=1", "'id'"),
+        ("user,id=a,smb=/tmp", "'smb'"),
+        ("user,id=a,guestfwd=tcp::1-cmd:cat", "'guestfwd'"),
+        ("user,id=a,restrict=maybe", "'restrict'"),
+        ("user,id=a,net=nowhere", "'net'"),
+        ("user,id=a,hostfwd=tcp::1", "'tcp::1'"),
+        ("tap,id=a,vhost=on", "'vhost'"),
+        ("tap,id=a,br=br0", "'br'"),
+        ("tap,id=a,queues=0", "'queues'"),
+        ("tap,id=a,fd=1,fds=2:3", "'fds'"),
+        ("tap,id=a,fd=nofd", "'nofd'"),
+        ("tap,id=a,fd=0,script=no", "script="),
+        ("tap,id=a,ifname=a-name-that-is-too-long", "'ifname'"),
+        ('{"type":"user"}', "'id'"),
+        ('{"type":"user","id":"a","hostfwd":"tcp::1-:2"}', "'hostfwd'"),
+    ],
+    "-nic": [(None, "requires an argument"), ("user", "'none'")],
+    "-net": [(None, "requires an argument"), ("nic", "'none'"), ("none,x=1", "'none'")],
     "-M": [
         (None, "requires an argument"),
         ("nope", "Machine type 'nope'"),
@@ -305,12 +328,15 @@ NO_BAD_FORMS = {
 }
 
 REFUSED = [
-    "-blockdev", "-drive", "-netdev", "-nic", "-net", "-hda", "-cdrom", "-d", "-D",
+    "-blockdev", "-drive", "-hda", "-cdrom", "-d", "-D",
     "-trace", "-gdb", "-s", "-loadvm", "-numa", "-usb", "-vnc", "-spice", "-smbios", "-fw_cfg",
     "-tpmdev", "-readconfig", "-runas", "-chroot", "-icount", "-snapshot", "-set", "-dump-vmstate",
 ]
 
 GOOD = [
+    ["-M", "none", "-nic", "none", "-net", "none"],
+    ["-M", "none", "-netdev", "user,id=a,dnssearch=x,dnssearch=y,hostfwd=udp:127.0.0.1:0-:53"],
+    ["-M", "none", "-netdev", '{"type":"user","id":"a","restrict":true}'],
     ["-M", "none,"],
     ["-M", "none,pit=on", "-M", "pic=off,"],
     ["-M", "none,usb=off,pcie=auto,smm=off,graphics=off,dump-guest-core=off,mem-merge=off"],

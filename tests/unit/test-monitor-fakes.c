@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "monitor/monitor.h"
+#include "net/net.h"
 #include "qapi/json.h"
 #include "qapi/qapi-commands.h"
 #include "qapi/qapi-events.h"
@@ -33,6 +34,11 @@ FAKE(migrate_set_capabilities);
 FAKE(migrate_set_policy);
 FAKE(migrate_start_postcopy);
 FAKE(migrate_take_back);
+FAKE(netdev_add);
+FAKE(netdev_del);
+FAKE(set_link);
+FAKE(announce_self);
+FAKE(query_rx_filter);
 FAKE(object_add);
 FAKE(object_del);
 FAKE(qom_list);
@@ -50,6 +56,18 @@ FAKE(x_migrate_hold);
 FAKE(x_query_dirty_tracking);
 FAKE(x_query_migrate_hold);
 FAKE(x_query_migrate_side);
+
+/* what the monitor for people asks the network */
+void net_describe(struct net_set *set G_GNUC_UNUSED, GString *out G_GNUC_UNUSED)
+{
+    g_assert_not_reached();
+}
+
+void net_hostfwd(struct net_set *set G_GNUC_UNUSED, bool add G_GNUC_UNUSED,
+                 const char *args G_GNUC_UNUSED, GString *out G_GNUC_UNUSED)
+{
+    g_assert_not_reached();
+}
 
 struct fake fake;
 
