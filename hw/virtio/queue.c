@@ -252,8 +252,7 @@ static bool may_wait(struct virtqueue *vq)
     return false;
 }
 
-/* With a gate: the ring is there. May drop the lock. */
-static bool rings_are_here(struct virtqueue *vq)
+bool virtqueue_rings_are_here(struct virtqueue *vq)
 {
     struct memory *mem = memory_of(vq);
 
@@ -314,7 +313,7 @@ bool virtqueue_is_empty(struct virtqueue *vq)
     if (memory_has_gate(memory_of(vq))) {
         uint32_t generation = vq->generation;
 
-        if (!may_wait(vq) || !rings_are_here(vq) || generation != vq->generation) {
+        if (!may_wait(vq) || !virtqueue_rings_are_here(vq) || generation != vq->generation) {
             return true;
         }
     }
@@ -466,31 +465,34 @@ static bool buffers_are_here(struct virtqueue *vq, const struct chain *c)
     return here;
 }
 
-static struct virtqueue_element *element_new(struct virtqueue *vq, unsigned head,
-                                             const struct chain *c, size_t size)
+struct virtqueue_element *virtqueue_element_new(struct virtqueue *vq, unsigned head,
+                                                unsigned out_count, unsigned in_count,
+                                                const struct iovec *iov, const uint64_t *addr,
+                                                size_t size)
 {
-    unsigned pieces = c->out_count + c->in_count;
+    unsigned pieces = out_count + in_count;
     size_t iov_at = (size + 15) & ~(size_t)15;
     size_t addr_at = iov_at + pieces * sizeof(struct iovec);
     uint8_t *block = g_malloc(addr_at + pieces * sizeof(uint64_t));
     struct virtqueue_element *e = (struct virtqueue_element *)(void *)block;
 
     memset(block, 0, size);
-    memcpy(block + iov_at, c->iov, pieces * sizeof(struct iovec));
-    memcpy(block + addr_at, c->addr, pieces * sizeof(uint64_t));
+    memcpy(block + iov_at, iov, pieces * sizeof(struct iovec));
+    memcpy(block + addr_at, addr, pieces * sizeof(uint64_t));
     *e = (struct virtqueue_element){
         .vq = vq,
         .head = head,
-        .out_count = c->out_count,
-        .in_count = c->in_count,
+        .out_count = out_count,
+        .in_count = in_count,
         .out = (struct iovec *)(void *)(block + iov_at),
         .out_addr = (uint64_t *)(void *)(block + addr_at),
-        .out_bytes = c->out_bytes,
-        .in_bytes = c->in_bytes,
         .generation = vq->generation,
     };
-    e->in = e->out + c->out_count;
-    e->in_addr = e->out_addr + c->out_count;
+    e->in = e->out + out_count;
+    e->in_addr = e->out_addr + out_count;
+    for (unsigned i = 0; i < pieces; i++) {
+        *(i < out_count ? &e->out_bytes : &e->in_bytes) += iov[i].iov_len;
+    }
     return e;
 }
 
@@ -543,7 +545,7 @@ static struct virtqueue_element *pop_now(struct virtqueue *vq, size_t size, bool
     vq->last_avail++;
     vq->in_use++;
     arm(vq); /* a device may stop here and come back only when there is more */
-    return element_new(vq, head, &c, size);
+    return virtqueue_element_new(vq, head, c.out_count, c.in_count, c.iov, c.addr, size);
 }
 
 struct virtqueue_element *virtqueue_pop(struct virtqueue *vq, size_t size)
@@ -560,7 +562,7 @@ struct virtqueue_element *virtqueue_pop(struct virtqueue *vq, size_t size)
         if (!may_wait(vq)) {
             return NULL;
         }
-        if (!rings_are_here(vq) || generation != vq->generation || !v->running ||
+        if (!virtqueue_rings_are_here(vq) || generation != vq->generation || !v->running ||
             !virtqueue_is_ready(vq)) {
             virtqueue_kick(vq);
             return NULL;
@@ -600,7 +602,7 @@ void virtqueue_fill(struct virtqueue *vq, struct virtqueue_element *elem, uint32
     }
     /* only where it did not come through virtqueue_pop(): in flight when the guest came here */
     if (memory_has_gate(memory_of(vq)) &&
-        (!rings_are_here(vq) || virtqueue_element_is_stale(elem))) {
+        (!virtqueue_rings_are_here(vq) || virtqueue_element_is_stale(elem))) {
         return;
     }
     if (!know_used(vq)) {

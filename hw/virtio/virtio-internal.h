@@ -55,6 +55,13 @@ void virtqueue_set_legacy_ring(struct virtqueue *vq, uint64_t addr);
 /* What is wrong with num, align and addresses, or NULL; also for what a stream brought. */
 const char *virtqueue_check_layout(unsigned num, uint64_t desc, uint64_t avail, uint64_t used);
 
+/* With a gate: waits until the ring is there. May drop the lock. */
+bool virtqueue_rings_are_here(struct virtqueue *vq);
+struct virtqueue_element *virtqueue_element_new(struct virtqueue *vq, unsigned head,
+                                                unsigned out_count, unsigned in_count,
+                                                const struct iovec *iov, const uint64_t *addr,
+                                                size_t size);
+
 static inline struct virtqueue *virtio_queue(struct virtio_device *v, unsigned index)
 {
     return index < v->queues->len ? g_ptr_array_index(v->queues, index) : NULL;
@@ -77,6 +84,9 @@ void virtio_mmio_reset(struct virtio_device *v);
 /* The interrupt line follows v->isr. */
 void virtio_mmio_update_irq(struct virtio_device *v);
 bool virtio_mmio_is_legacy(const struct virtio_device *v);
+
+/* The section of a device in the stream (virtio-wire.c). */
+void virtio_wire_register(struct virtio_device *v);
 
 /* The machine's virtio devices (virtio-thread.c). */
 void virtio_thread_add(struct virtio_device *v);

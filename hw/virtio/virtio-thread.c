@@ -71,6 +71,9 @@ static void tell(struct virtio_device *v, bool running)
         return;
     }
     v->running = running;
+    if (running && v->isr) {
+        virtio_mmio_update_irq(v); /* of a device that was loaded: nobody has heard it yet */
+    }
     if (virtio_class_of(v)->run_state) {
         virtio_class_of(v)->run_state(v, running);
     }

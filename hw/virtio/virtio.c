@@ -49,6 +49,7 @@ bool virtio_device_realize(struct device *dev, GError **err)
     g_assert(v->config_len <= VIRTIO_CONFIG_MAX);
     virtio_mmio_plug(v);
     virtio_thread_add(v);
+    virtio_wire_register(v);
     return true;
 }
 

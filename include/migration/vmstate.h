@@ -25,6 +25,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct stream_in;
+struct stream_out;
 struct vm;
 struct vmstate;
 
@@ -66,12 +68,25 @@ struct vmstate_subsection {
     void (*received)(void *state);     /* optional: note that it was there */
 };
 
+/*
+ * For state whose layout depends on what it holds (virtio): one field, written and read by hand.
+ * What decode() allocates from a count it has checked first; on failure the state is something that
+ * clear() frees. decode() runs without the machine lock and changes nothing but the state.
+ */
+struct vmstate_custom {
+    const char *name, *type; /* in the vmdescription */
+    void (*encode)(const void *state, struct stream_out *o);
+    bool (*decode)(void *state, int version, struct stream_in *in, GError **err);
+    void (*clear)(void *state); /* frees what hangs on it, before the state itself goes */
+};
+
 struct vmstate {
     const char *name; /* idstr on the wire; of a subsection or nested struct: its vmsd name */
     int version, min_version;
     size_t size; /* of the state struct; nested ones and subsections share or embed the parent's */
-    bool optional;                      /* top level: a stream without it is whole all the same */
-    const struct vmstate_field *fields; /* ends with {} */
+    bool optional;                       /* top level: a stream without it is whole all the same */
+    const struct vmstate_field *fields;  /* ends with {} */
+    const struct vmstate_custom *custom; /* behind the fields; top level only; NULL: none */
     const struct vmstate_subsection
         *subsections; /* ends with {}; may be NULL. They describe the same state struct. */
 

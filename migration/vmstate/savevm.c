@@ -123,6 +123,14 @@ void savevm_foreach(struct savevm *s,
     }
 }
 
+static void state_free(const struct entry *e, void *state)
+{
+    if (e->vmstate->custom && e->vmstate->custom->clear) {
+        e->vmstate->custom->clear(state);
+    }
+    g_free(state);
+}
+
 static bool save_entry(struct savevm *s, const struct entry *e, uint32_t section_id,
                        struct stream_out *o, json_t *desc, GError **err)
 {
@@ -176,7 +184,9 @@ void savevm_load_free(struct savevm_load *l)
 {
     if (l) {
         for (unsigned i = 0; i < l->sections->len; i++) {
-            g_free(g_array_index(l->sections, struct loaded, i).state);
+            struct loaded *s = &g_array_index(l->sections, struct loaded, i);
+
+            state_free(s->entry, s->state);
         }
         g_array_free(l->sections, TRUE);
         g_free(l);
@@ -239,7 +249,7 @@ bool savevm_load_section(struct savevm_load *l, struct stream_in *in, const char
     }
     if (!vmstate_decode(e->vmstate, section.state, section.version, in, idstr, err) ||
         (e->vmstate->check && !e->vmstate->check(e->opaque, section.state, err))) {
-        g_free(section.state);
+        state_free(e, section.state);
         return false;
     }
     g_array_append_val(l->sections, section);

@@ -154,6 +154,25 @@ static void encode_field(const struct vmstate_field *f, const void *state, struc
     }
 }
 
+void vmstate_put_subsection(struct stream_out *o, const char *name, uint32_t version)
+{
+    out_u8(o, STREAM_SUBSECTION);
+    out_pstr(o, name);
+    out_be32(o, version);
+}
+
+static void encode_custom(const struct vmstate_custom *c, const void *state, struct stream_out *o,
+                          json_t *fields)
+{
+    uint64_t start = o->bytes;
+
+    c->encode(state, o);
+    if (fields) {
+        json_array_append_new(fields, json_pack("{s:s, s:s, s:I}", "name", c->name, "type", c->type,
+                                                "size", (json_int_t)(o->bytes - start)));
+    }
+}
+
 void vmstate_encode(const struct vmstate *vms, const void *state, struct stream_out *o,
                     json_t *desc)
 {
@@ -162,6 +181,9 @@ void vmstate_encode(const struct vmstate *vms, const void *state, struct stream_
 
     for (const struct vmstate_field *f = vms->fields; f->type != VMS_END; f++) {
         encode_field(f, state, o, fields);
+    }
+    if (vms->custom) {
+        encode_custom(vms->custom, state, o, fields);
     }
     if (desc) {
         json_object_set_new(desc, "fields", fields);
@@ -176,9 +198,7 @@ void vmstate_encode(const struct vmstate *vms, const void *state, struct stream_
             subs = subs ? subs : json_array();
             d = describe_vmsd(s->vmstate);
         }
-        out_u8(o, STREAM_SUBSECTION);
-        out_pstr(o, s->vmstate->name);
-        out_be32(o, (uint32_t)s->vmstate->version);
+        vmstate_put_subsection(o, s->vmstate->name, (uint32_t)s->vmstate->version);
         vmstate_encode(s->vmstate, state, o, d);
         if (desc) {
             json_array_append_new(subs, d);
@@ -315,11 +335,7 @@ static bool check_relations(const struct vmstate *vms, const void *state, int ve
     return true;
 }
 
-/*
- * The name of a subsection that follows, if one does: the byte 0x05 and a name that begins with the
- * parent's. Anything else belongs to whoever reads on.
- */
-static bool peek_subsection(const struct vmstate *vms, struct stream_in *in, char name[256])
+bool vmstate_peek_subsection(const char *prefix, struct stream_in *in, char name[256])
 {
     uint8_t v, len;
 
@@ -333,7 +349,7 @@ static bool peek_subsection(const struct vmstate *vms, struct stream_in *in, cha
         name[i] = (char)v;
     }
     name[len] = '\0';
-    return strncmp(name, vms->name, strlen(vms->name)) == 0;
+    return strncmp(name, prefix, strlen(prefix)) == 0;
 }
 
 static const struct vmstate_subsection *subsection_find(const struct vmstate *vms, const char *name)
@@ -352,7 +368,7 @@ static bool decode_subsections(const struct vmstate *vms, void *state, struct st
     char name[256];
     uint64_t seen = 0;
 
-    while (peek_subsection(vms, in, name)) {
+    while (vmstate_peek_subsection(vms->name, in, name)) {
         const struct vmstate_subsection *s = subsection_find(vms, name);
         uint32_t version;
 
@@ -393,5 +409,6 @@ bool vmstate_decode(const struct vmstate *vms, void *state, int version, struct 
         }
     }
     return check_relations(vms, state, version, path, err) &&
+           (!vms->custom || vms->custom->decode(state, version, in, err)) &&
            decode_subsections(vms, state, in, path, err);
 }

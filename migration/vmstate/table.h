@@ -18,6 +18,14 @@ void vmstate_encode(const struct vmstate *vms, const void *state, struct stream_
                     json_t *desc);
 
 /*
+ * The name of a subsection that follows, if one does: the byte 0x05 and a name that begins with
+ * `prefix`. Nothing is consumed; anything else belongs to whoever reads on.
+ */
+bool vmstate_peek_subsection(const char *prefix, struct stream_in *in, char name[256]);
+/* Its byte, name and version. */
+void vmstate_put_subsection(struct stream_out *o, const char *name, uint32_t version);
+
+/*
  * Reads into state, which the caller filled with defaults; checks version, ranges and relations.
  * path is for messages ("serial"). After an error the state's content is undefined.
  */

@@ -7,6 +7,7 @@
 #ifndef HW_VIRTIO_QUEUE_H
 #define HW_VIRTIO_QUEUE_H
 
+#include <glib.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -59,6 +60,24 @@ bool virtqueue_is_ready(const struct virtqueue *vq);
 unsigned virtqueue_index(const struct virtqueue *vq);
 /* Calls the handler soon, on the I/O thread, as a notification would. Any thread. */
 void virtqueue_kick(struct virtqueue *vq);
+
+/*
+ * A request in flight, on the wire. save() writes one. parse() reads and checks one without looking
+ * at any queue (no lock needed); g_free(). load() makes it a request of the queue's again, as it
+ * was popped, with size as of virtqueue_pop(); NULL with *err set when it does not fit the queue or
+ * its memory is not there. Nothing of the guest's memory is touched; virtqueue_element_wait() waits
+ * for it (post-copy) before the request is carried out: on the I/O thread, may drop the lock, false
+ * when the request has become stale meanwhile or the machine has stopped.
+ */
+struct stream_in;
+struct stream_out;
+struct virtqueue_saved;
+void virtqueue_element_save(const struct virtqueue_element *elem, struct stream_out *o);
+struct virtqueue_saved *virtqueue_element_parse(struct stream_in *in, GError **err);
+struct virtqueue_element *virtqueue_element_load(struct virtqueue *vq,
+                                                 const struct virtqueue_saved *saved, size_t size,
+                                                 GError **err);
+bool virtqueue_element_wait(struct virtqueue_element *elem);
 
 /* Copies between an iovec and a buffer; the number of bytes copied. */
 size_t iov_read(const struct iovec *iov, unsigned count, size_t offset, void *buf, size_t len);

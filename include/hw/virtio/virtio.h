@@ -125,6 +125,7 @@ struct virtio_device {
     GPtrArray *queues; /* struct virtqueue * */
 
     bool indirect_desc, event_idx, notify_on_empty, any_layout; /* properties */
+    struct vmstate vmstate;                                     /* of the section */
     struct virtio_mmio *transport;                              /* hw/virtio/virtio-mmio.c */
 };
 
