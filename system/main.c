@@ -17,8 +17,10 @@
 #include <unistd.h>
 
 #include "accel/accel.h"
+#include "block/block.h"
 #include "chardev/chardev.h"
 #include "hw/device.h"
+#include "hw/virtio/virtio.h"
 #include "io/socket.h"
 #include "machine-type.h"
 #include "migration/migration.h"
@@ -168,6 +170,29 @@ static bool step_chardevs(struct vm *vm, struct options *o, GError **err)
         const char *backend = json_string_value(json_object_get(use->opts, "backend"));
 
         if (!check_terminal(o, backend, err) || !chardev_open(vm->chardevs, use->opts, err)) {
+            option_use_prefix(use, err);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A destination takes its locks when the guest comes. */
+static bool step_blocks(struct vm *vm, struct options *o, GError **err)
+{
+    vm->blocks = block_set_new(vm, virtio_context, !o->config.incoming);
+    for (unsigned i = 0; i < o->blockdevs->len; i++) {
+        const struct option_use *use = g_ptr_array_index(o->blockdevs, i);
+
+        if (!block_open_blockdev(vm->blocks, use->opts, use->is_json, err)) {
+            option_use_prefix(use, err);
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < o->drives->len; i++) {
+        const struct option_use *use = g_ptr_array_index(o->drives, i);
+
+        if (!block_open_drive(vm->blocks, use->opts, err)) {
             option_use_prefix(use, err);
             return false;
         }
@@ -397,10 +422,10 @@ static bool step_background(struct vm *vm G_GNUC_UNUSED, struct options *o, GErr
 }
 
 static bool (*const steps[])(struct vm *vm, struct options *o, GError **err) = {
-    step_process,  step_identity, step_globals,  step_objects,    step_fds,
-    step_chardevs, step_serials,  step_monitors, step_accel,      step_migration,
-    step_netdevs,  step_board,    step_devices,  step_qtest,      step_signals,
-    step_reset,    step_incoming, step_sandbox,  step_background,
+    step_process,   step_identity, step_globals,  step_objects,  step_fds,
+    step_blocks,    step_chardevs, step_serials,  step_monitors, step_accel,
+    step_migration, step_netdevs,  step_board,    step_devices,  step_qtest,
+    step_signals,   step_reset,    step_incoming, step_sandbox,  step_background,
 };
 
 /* Builds the machine, runs it, takes it apart; the status of the process. */

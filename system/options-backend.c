@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "block/block.h"
 #include "hw/device.h"
 #include "net/net.h"
 #include "system/keyval.h"
@@ -107,6 +108,40 @@ bool option_net(struct options *o G_GNUC_UNUSED, const char *arg, GError **err)
     error_set(err, FERRY_ERROR_USER,
               "Only 'none' is possible: make a back end with -netdev and a device with -device");
     return false;
+}
+
+bool option_blockdev(struct options *o, const char *arg, GError **err)
+{
+    bool is_json;
+    json_t *opts = keyval_parse_or_json(arg, "driver", NULL, &is_json, err);
+
+    if (opts) {
+        option_remember(o->blockdevs, "blockdev", arg, opts, is_json);
+    }
+    return opts != NULL;
+}
+
+bool option_drive(struct options *o, const char *arg, GError **err)
+{
+    json_t *opts;
+
+    if (strcmp(arg, "help") == 0) {
+        block_print_drive_help();
+        o->done = true;
+        return true;
+    }
+    opts = keyval_parse(arg, "file", NULL, err);
+    if (opts && !json_object_get(opts, "if")) {
+        error_set(err, FERRY_ERROR_USER,
+                  "The machine has no disk controllers: give if=none, and the device with -device "
+                  "virtio-blk-device,drive=ID");
+        json_decref(opts);
+        return false;
+    }
+    if (opts) {
+        option_remember(o->drives, "drive", arg, opts, false);
+    }
+    return opts != NULL;
 }
 
 bool option_serial(struct options *o, const char *arg, GError **err)

@@ -15,10 +15,10 @@ option_fn option_machine, option_accel, option_enable_kvm, option_cpu, option_sm
 option_fn option_name, option_uuid, option_msg, option_global, option_action, option_no_reboot,
     option_no_shutdown, option_S, option_only_migratable, option_migrate_blocker, option_incoming,
     option_daemonize, option_pidfile, option_sandbox;
-option_fn option_object, option_device, option_chardev, option_serial, option_mon, option_qmp, option_qmp_pretty,
-    option_monitor, option_qtest, option_qtest_log, option_add_fd, option_display, option_vga,
-    option_nographic, option_nodefaults, option_no_user_config, option_audiodev, option_netdev,
-    option_net;
+option_fn option_object, option_device, option_blockdev, option_drive, option_chardev,
+    option_serial, option_mon, option_qmp, option_qmp_pretty, option_monitor, option_qtest,
+    option_qtest_log, option_add_fd, option_display, option_vga, option_nographic,
+    option_nodefaults, option_no_user_config, option_audiodev, option_netdev, option_net;
 
 /* What can only be checked when all options are known; fills in what follows from several. */
 bool options_complete_machine(struct options *o, GError **err);

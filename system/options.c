@@ -82,6 +82,14 @@ static const struct option_row option_table[] = {
     { "nic", NULL, "none", "accepted; no network device is made that was not asked for", option_net,
       NULL },
     { "net", NULL, "none", "the same", option_net, NULL },
+    { "drive", NULL,
+      "file=PATH,format=raw,if=none,id=ID[,cache=MODE][,aio=threads|native|io_uring]\n"
+      "[,readonly=on|off][,discard=ignore|unmap][,werror=ACTION][,rerror=ACTION]...",
+      "open a disk image for drive=ID of a device; -drive help lists everything", option_drive,
+      NULL },
+    { "blockdev", NULL, "[driver=]DRIVER,node-name=NAME[,PROP=VALUE...] | JSON",
+      "the same as a node: file, host_device or raw, as of the QMP command blockdev-add",
+      option_blockdev, NULL },
     { "serial", NULL, "DEV",
       "connect a serial port, in order: stdio, null, none, pty, file:PATH, unix:PATH,\n"
       "tcp:HOST:PORT (with ,server=on,wait=off) or chardev:ID",
@@ -150,11 +158,9 @@ static const struct option_row option_table[] = {
     {                                                                                              \
         name, NULL, NULL, NULL, NULL, reason                                                       \
     }
-    NOT_OFFERED("blockdev", "there are no disks yet"),
-    NOT_OFFERED("drive", "there are no disks yet"),
-    NOT_OFFERED("hda", "there are no disks yet"),
-    NOT_OFFERED("cdrom", "there are no disks yet"),
-    NOT_OFFERED("snapshot", "there are no disks yet"),
+    NOT_OFFERED("hda", "use -drive if=none and -device virtio-blk-device"),
+    NOT_OFFERED("cdrom", "there are no CD-ROM drives"),
+    NOT_OFFERED("snapshot", "run the guest on a copy of the image"),
     NOT_OFFERED("d", "there is no log of the guest's instructions"),
     NOT_OFFERED("D", "there is no log of the guest's instructions"),
     NOT_OFFERED("trace", "trace points are for perf and bpftrace"),
@@ -184,7 +190,7 @@ static const struct option_row option_table[] = {
     NOT_OFFERED("plugin", "there are no plugins"),
     NOT_OFFERED("dump-vmstate", "scripts/stream-decode.py shows what a stream holds"),
     NOT_OFFERED("watchdog-action", "there is no watchdog"),
-    NOT_OFFERED("win2k-hack", "there are no disks yet"),
+    NOT_OFFERED("win2k-hack", "there are no IDE disks"),
     NOT_OFFERED("no-hpet", "there is no HPET"),
     NOT_OFFERED("no-fd-bootchk", "there are no floppy disks"),
     NOT_OFFERED("xen-domid", "Ferry does not run on Xen"),
@@ -282,8 +288,8 @@ static bool parse_one(struct options *o, int argc, char **argv, int *i, GError *
     const char *arg = NULL;
 
     if (word[0] != '-' || !word[1]) {
-        error_set(err, FERRY_ERROR_USER, "%s: Disk images are not offered, there are no disks yet",
-                  word);
+        error_set(err, FERRY_ERROR_USER,
+                  "%s: Disks are given with -drive if=none and -device virtio-blk-device", word);
         return false;
     }
     row = option_find(word + (word[1] == '-' ? 2 : 1));
@@ -329,6 +335,8 @@ static struct options *options_new(void)
     o->objects = g_ptr_array_new_with_free_func(option_use_free);
     o->fds = g_ptr_array_new_with_free_func(option_use_free);
     o->chardevs = g_ptr_array_new_with_free_func(option_use_free);
+    o->blockdevs = g_ptr_array_new_with_free_func(option_use_free);
+    o->drives = g_ptr_array_new_with_free_func(option_use_free);
     o->serials = g_ptr_array_new_with_free_func(option_use_free);
     o->monitors = g_ptr_array_new_with_free_func(option_use_free);
     o->globals = g_ptr_array_new_with_free_func(option_use_free);
@@ -371,8 +379,9 @@ void options_free(struct options *o)
         o->qtest_log,       o->pidfile,
         o->migrate_blocker,
     };
-    GPtrArray *lists[] = { o->accels,   o->objects, o->fds,     o->chardevs, o->serials,
-                           o->monitors, o->globals, o->devices, o->netdevs,  o->warnings };
+    GPtrArray *lists[] = { o->accels,  o->objects,   o->fds,     o->chardevs,
+                           o->serials, o->monitors,  o->globals, o->devices,
+                           o->netdevs, o->blockdevs, o->drives,  o->warnings };
 
     for (size_t i = 0; i < G_N_ELEMENTS(strings); i++) {
         g_free(strings[i]);

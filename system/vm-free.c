@@ -5,6 +5,7 @@
  * talked through (chardevs) and worked on (memory).
  */
 #include "accel/accel.h"
+#include "block/block.h"
 #include "chardev/chardev.h"
 #include "clock.h"
 #include "hw/device.h"
@@ -39,6 +40,7 @@ void vm_free(struct vm *vm)
     if (vm->chardevs) {
         chardev_set_free(vm->chardevs);
     }
+    block_set_free(vm->blocks);
     virtio_free(vm);
     savevm_free(vm->savevm);
     memory_free(vm->memory);

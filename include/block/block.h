@@ -21,6 +21,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "qapi/qapi-types.h"
+
 struct block_node;
 struct block_set; /* all nodes of a machine */
 struct vm;
@@ -44,22 +46,25 @@ struct block_request {
     struct block_request *next; /* block/'s own */
 };
 
-/* Who uses a node; at most one writes. */
+/* Who uses a node. A node has one user. */
 struct block_user_ops {
-    void (*resized)(void *opaque);     /* block_resize */
-    json_t *(*stats)(void *opaque);    /* NULL: none */
+    void (*resized)(void *opaque);     /* block_resize, or the activation, found another length */
     const char *(*qdev)(void *opaque); /* qom path or id, for query-block */
+    BlockDeviceIoStatus (*io_status)(void *opaque); /* NULL: always ok */
+    bool (*write_cache)(void *opaque); /* what the guest has set; NULL: as the node says */
 };
 
-/* From -blockdev / blockdev-add: a JSON object. From -drive: the options as given; it makes a node
- * of the name `id` unless if= says that it is for a device the machine makes. */
-bool block_open_blockdev(struct block_set *set, const json_t *options, GError **err);
+/* From -blockdev: a JSON object as it was given, or (is_json false) of key=value text, flat. From
+ * -drive: its key=value text. */
+bool block_open_blockdev(struct block_set *set, const json_t *options, bool is_json, GError **err);
 bool block_open_drive(struct block_set *set, const json_t *options, GError **err);
+void block_print_drive_help(void);
 struct block_node *block_find(struct block_set *set, const char *name); /* node-name or drive id */
 
 /* read_only: the user will not write; share: others may write as well (share-rw=on). */
 bool block_attach(struct block_node *node, const struct block_user_ops *ops, void *opaque,
                   bool read_only, bool share, GError **err);
+/* Also drains what is in flight, without a time limit: buffers and requests are the user's. */
 void block_detach(struct block_node *node);
 
 void block_submit(struct block_node *node, struct block_request *req);
@@ -77,17 +82,43 @@ enum block_error_action {
     BLOCK_ERROR_STOP,
     BLOCK_ERROR_ENOSPC
 };
+/* What -drive says of werror= and rerror=. */
 enum block_error_action block_on_error(const struct block_node *node, bool write);
+const char *block_name(const struct block_node *node); /* drive id, or node-name: for messages */
+const char *block_node_name(const struct block_node *node);
+const char *block_drive_id(const struct block_node *node); /* "" where -blockdev made it */
 
-/* Waits until nothing is in flight (drops the machine lock meanwhile). */
-void block_drain_all(struct vm *vm);
-/* All of it reaches the disks, locks are given up, nothing is submitted any more. Guarantee: on
- * failure everything is as before. */
+/*
+ * Returns when nothing of the node (of any) is in flight, or false with *err (HOST) naming the disk
+ * that has not answered for DRAIN_TIMEOUT_MS. Drops the machine lock meanwhile.
+ */
+bool block_drain(struct block_node *node, GError **err);
+bool block_drain_all(struct vm *vm, GError **err);
+
+/*
+ * The hand-over of the disks, all without effect where there are none.
+ *
+ * block_flush_all(): what was written is on the disks. Drops the machine lock meanwhile.
+ * block_inactivate_all(): drained and flushed; then locks are given up and nothing is submitted any
+ * more. Guarantee: on failure everything is as before. Drops the machine lock meanwhile, so the
+ * guest must be stopped.
+ * block_activate_all(): takes locks, drops what the host has cached where others may have written,
+ * looks at lengths again; the guest may run. Guarantee: on failure no lock is held. Nothing happens
+ * where the disks are active.
+ */
+bool block_flush_all(struct vm *vm, GError **err);
 bool block_inactivate_all(struct vm *vm, GError **err);
-/* Takes locks, looks at lengths again; the guest may run. */
 bool block_activate_all(struct vm *vm, GError **err);
+bool block_is_active(struct vm *vm);
+/* Monotonic time of the last inactivation and of the last activation in ns; 0: never. */
+int64_t block_inactive_since_ns(struct vm *vm);
+int64_t block_active_since_ns(struct vm *vm);
 
-struct block_set *block_set_new(struct vm *vm);
+/* context: gives the main context on which completions are delivered; asked when the first user
+ * comes. active: false on a destination, where locks are taken later. */
+struct block_set *block_set_new(struct vm *vm, GMainContext *(*context)(struct vm *vm),
+                                bool active);
+/* NULL is ignored. There must be no users any more. */
 void block_set_free(struct block_set *set);
 
 #endif

@@ -51,6 +51,7 @@ struct options {
 
     /* struct option_use *, in order of the command line */
     GPtrArray *objects, *fds, *chardevs, *serials, *monitors, *globals, *devices, *netdevs;
+    GPtrArray *blockdevs, *drives;
     char *qtest, *qtest_log;
 
     bool paused; /* -S */

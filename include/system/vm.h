@@ -19,6 +19,7 @@
 #include "util/sync.h"
 
 struct accel;
+struct block_set;
 struct board;
 struct chardev_set;
 struct device;
@@ -45,6 +46,7 @@ struct vm {
     struct board *board; /* the machine type's own state */
     struct vm_clock *clock;
     struct vm_loop *loop;
+    struct block_set *blocks; /* disk images; NULL where there can be none */
     struct chardev_set *chardevs;
     struct monitor_set *monitors;
     struct savevm *savevm; /* what is saved and loaded, in stream order */

@@ -78,6 +78,26 @@ BAD = {
     ],
     "-cpu": [(None, "requires an argument"), ("", "CPU model"), (",+x", "CPU model"),
              ("nope", "'nope'"), ("host,+nosuch", "nosuch"), ("host,nosuch=on", "nosuch")],
+    "-drive": [
+        (None, "requires an argument"),
+        ("", "if=none"),
+        ("disk.img", "if=none"),
+        ("if=none,id=d", "'file'"),
+        ("file=/dev/null,format=raw,if=ide", "virtio-blk-device"),
+        ("file=/dev/null,if=none", "format=raw"),
+        ("file=/dev/null,format=raw,if=none", "regular file"),
+        ("file=/nonexistent,format=raw,if=none,id=d", "No such file or directory"),
+        ("file=/nonexistent,format=qcow2,if=none,id=d", "'qcow2'"),
+        ("file=/nonexistent,format=raw,if=none,id=d,snapshot=on", "'snapshot'"),
+    ],
+    "-blockdev": [
+        (None, "requires an argument"),
+        ("", "'driver'"),
+        ("qcow2,node-name=a", "qcow2"),
+        ("file,filename=/nonexistent,node-name=a", "No such file or directory"),
+        ("file,filename=/nonexistent", "'node-name'"),
+        ("{", "JSON"),
+    ],
     "-smp": [
         (None, "requires an argument"),
         ("0", "'cpus'"),
@@ -328,7 +348,7 @@ NO_BAD_FORMS = {
 }
 
 REFUSED = [
-    "-blockdev", "-drive", "-hda", "-cdrom", "-d", "-D",
+    "-hda", "-cdrom", "-d", "-D",
     "-trace", "-gdb", "-s", "-loadvm", "-numa", "-usb", "-vnc", "-spice", "-smbios", "-fw_cfg",
     "-tpmdev", "-readconfig", "-runas", "-chroot", "-icount", "-snapshot", "-set", "-dump-vmstate",
 ]
@@ -420,7 +440,7 @@ class Options(unittest.TestCase):
     def test_positional(self):
         for word in ("disk.img", "", "-"):
             with self.subTest(word):
-                self.refused([word], "Disk images are not offered")
+                self.refused([word], "Disks are given with -drive")
 
     def test_not_offered(self):
         for word in REFUSED:

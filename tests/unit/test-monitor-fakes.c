@@ -23,6 +23,9 @@ void fake_never_called(void)
     g_assert_not_reached();
 }
 #define FAKE(name) __asm__(".globl qmp_" #name "\n.set qmp_" #name ", fake_never_called")
+FAKE(block_resize);
+FAKE(blockdev_add);
+FAKE(blockdev_del);
 FAKE(calc_dirty_rate);
 FAKE(cancel_vcpu_dirty_limit);
 FAKE(migrate_clear_blocker);
@@ -43,9 +46,12 @@ FAKE(object_add);
 FAKE(object_del);
 FAKE(qom_list);
 FAKE(qom_list_types);
+FAKE(query_block);
+FAKE(query_blockstats);
 FAKE(query_dirty_rate);
 FAKE(query_machines);
 FAKE(query_memory_size_summary);
+FAKE(query_named_block_nodes);
 FAKE(query_migrate_policy);
 FAKE(query_target);
 FAKE(query_vcpu_dirty_limit);

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The file or block device behind a node: opening it, what O_DIRECT wants of requests, how long it
+ * is. A descriptor from a set (/dev/fdset/N) is as good as a path.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+#include "monitor/monitor.h"
+#include "system/vm.h"
+#include "util/error.h"
+
+#define ALIGN_MAX 4096 /* no file or disk wants more */
+
+int64_t block_file_length(const struct block_node *node)
+{
+    struct stat st;
+    uint64_t length;
+
+    if (fstat(node->fd, &st) < 0) {
+        return -errno;
+    }
+    length = (uint64_t)st.st_size;
+    if (node->is_device && ioctl(node->fd, BLKGETSIZE64, &length) < 0) {
+        return -errno;
+    }
+    if (length > INT64_MAX - BLOCK_SECTOR) {
+        return -EFBIG;
+    }
+    return (int64_t)((length + BLOCK_SECTOR - 1) / BLOCK_SECTOR * BLOCK_SECTOR);
+}
+
+/* O_DIRECT's demands where the kernel does not say them: the least that a read takes. */
+static bool probe_alignment(struct block_node *node)
+{
+    void *buffer;
+    bool ok = false;
+
+    if (posix_memalign(&buffer, ALIGN_MAX, ALIGN_MAX)) {
+        return false;
+    }
+    for (unsigned size = BLOCK_SECTOR; !ok && size <= ALIGN_MAX; size *= 2) {
+        if (pread(node->fd, buffer, size, 0) >= 0 || errno != EINVAL) {
+            node->io_align = node->mem_align = size;
+            ok = true;
+        }
+    }
+    free(buffer);
+    return ok;
+}
+
+static void find_alignment(struct block_node *node)
+{
+    node->mem_align = node->io_align = 1;
+    if (!node->direct) {
+        return;
+    }
+#ifdef STATX_DIOALIGN
+    struct statx stx;
+
+    if (statx(node->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stx) == 0 &&
+        (stx.stx_mask & STATX_DIOALIGN) && stx.stx_dio_offset_align) {
+        node->mem_align = MAX(stx.stx_dio_mem_align, 1);
+        node->io_align = stx.stx_dio_offset_align;
+        return;
+    }
+#endif
+    if (!probe_alignment(node)) {
+        node->mem_align = node->io_align = ALIGN_MAX;
+    }
+}
+
+static int open_path(struct block_node *node, bool read_only, GError **err)
+{
+    int flags = (read_only ? O_RDONLY : O_RDWR) | (node->direct ? O_DIRECT : 0) | O_CLOEXEC;
+    struct monitor_set *monitors = node->set->vm->monitors;
+    int fd;
+
+    if (monitors && monitor_fdset_is_path(node->filename)) {
+        fd = monitor_fdset_open(monitors, node->filename, flags & O_ACCMODE, err);
+        /* who opened it does not know how we use it */
+        if (fd >= 0 &&
+            fcntl(fd, F_SETFL, (fcntl(fd, F_GETFL) & ~O_DIRECT) | (flags & O_DIRECT)) < 0) {
+            error_set_errno(err, FERRY_ERROR_HOST, errno, "Could not use '%s' with O_DIRECT",
+                            node->filename);
+            close(fd);
+            return -1;
+        }
+        return fd;
+    }
+    /* a pipe has nobody at its other end perhaps */
+    fd = open(node->filename, flags | O_NONBLOCK | O_NOCTTY);
+    if (fd >= 0) {
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    } else if (errno == EINVAL && node->direct) {
+        error_set(err, FERRY_ERROR_HOST,
+                  "Could not open '%s': The filesystem does not support O_DIRECT; use a cache mode "
+                  "without it (cache.direct=off)",
+                  node->filename);
+    } else {
+        error_set_errno(err, FERRY_ERROR_HOST, errno, "Could not open '%s'", node->filename);
+    }
+    return fd;
+}
+
+/* What the driver is for. */
+static bool check_kind(struct block_node *node, GError **err)
+{
+    struct stat st;
+
+    if (fstat(node->fd, &st) < 0) {
+        error_set_errno(err, FERRY_ERROR_HOST, errno, "Could not look at '%s'", node->filename);
+        return false;
+    }
+    node->is_device = S_ISBLK(st.st_mode);
+    if (node->is_device || (S_ISREG(st.st_mode) && node->driver == BLOCKDEV_DRIVER_FILE)) {
+        if (!node->is_device || node->driver == BLOCKDEV_DRIVER_HOST_DEVICE || node->from_drive) {
+            return true;
+        }
+    }
+    error_set(err, FERRY_ERROR_USER,
+              node->driver == BLOCKDEV_DRIVER_FILE
+                  ? "'file' driver requires '%s' to be a regular file"
+                  : "'host_device' driver requires '%s' to be either a character or block device",
+              node->filename);
+    return false;
+}
+
+bool block_file_open(struct block_node *node, bool auto_read_only, GError **err)
+{
+    GError *error = NULL;
+    int64_t length;
+
+    node->fd = open_path(node, node->read_only, &error);
+    if (node->fd < 0 && !node->read_only && auto_read_only &&
+        (errno == EACCES || errno == EROFS || errno == EPERM)) {
+        g_clear_error(&error);
+        node->read_only = true;
+        node->fd = open_path(node, true, &error);
+    }
+    if (node->fd < 0) {
+        g_propagate_error(err, error);
+        return false;
+    }
+    if (!check_kind(node, err)) {
+        return false;
+    }
+    if (node->is_device) {
+        node->driver = BLOCKDEV_DRIVER_HOST_DEVICE;
+    }
+    length = block_file_length(node);
+    if (length < 0) {
+        error_set_errno(err, FERRY_ERROR_HOST, (int)-length, "Could not get the size of '%s'",
+                        node->filename);
+        return false;
+    }
+    node->length = (uint64_t)length;
+    find_alignment(node);
+    return true;
+}
