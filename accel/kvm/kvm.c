@@ -407,6 +407,26 @@ static bool flush(struct vm *vm, GError **err)
     return kvm_vcpus_flush(kvm_of(vm), err);
 }
 
+/* Where KVM's own default cannot be read: what Linux has on x86. */
+#define HALT_POLL_NS 200000
+
+/* KVM waits for pages as for interrupts, in a halt, and polls at its begin (halt_poll_ns). Only a
+ * help: a kernel that cannot be told goes on polling. */
+static void idle_spin(struct vm *vm, bool may)
+{
+    g_autofree char *ns = NULL;
+    uint64_t limit = 0;
+
+    if (may) {
+        limit = g_file_get_contents("/sys/module/kvm/parameters/halt_poll_ns", &ns, NULL, NULL)
+                    ? g_ascii_strtoull(ns, NULL, 10)
+                    : HALT_POLL_NS;
+    }
+    if (kvm_check_extension(vm, KVM_CAP_HALT_POLL)) {
+        (void)kvm_vm_enable_cap(vm, KVM_CAP_HALT_POLL, limit);
+    }
+}
+
 const struct accel_ops kvm_accel_ops = {
     .name = "kvm",
     .start = accel_kvm_start,
@@ -416,6 +436,7 @@ const struct accel_ops kvm_accel_ops = {
     .kick = kvm_kick_all,
     .flush = flush,
     .entered = kvm_entered,
+    .idle_spin = idle_spin,
     .reset = kvm_reset,
     .irq_line = kvm_irq_line,
     .msi = kvm_msi,

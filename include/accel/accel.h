@@ -48,6 +48,13 @@ struct accel_ops {
     bool (*flush)(struct vm *vm, GError **err);
     void (*reset)(struct vm *vm); /* vCPUs and in-kernel devices to power-on state; stopped */
 
+    /*
+     * Whether a vCPU that has nothing to do may keep its host CPU for a moment. A guest whose
+     * memory is still on its way waits for pages so often that who fetches them would wait for that
+     * CPU. Any thread. NULL: no vCPUs run.
+     */
+    void (*idle_spin)(struct vm *vm, bool may);
+
     void (*irq_line)(struct vm *vm, unsigned gsi, bool level); /* GSIs 0-23 */
     void (*msi)(struct vm *vm, uint64_t address, uint32_t data);
 

@@ -329,6 +329,13 @@ static void tell_source(struct load *l)
     vm_unlock(l->vm);
 }
 
+static void let_idle_spin(struct load *l, bool may)
+{
+    if (l->vm->accel->ops->idle_spin) {
+        l->vm->accel->ops->idle_spin(l->vm, may);
+    }
+}
+
 /* From here on the link may break. */
 static void begin_to_run(struct load *l)
 {
@@ -360,6 +367,7 @@ bool postcopy_finish(struct load *l, bool (*run)(struct load *l, GError **err), 
     } else if (!p->run) {
         return load_refuse(l, err, "A package that does not say that the guest is to run");
     }
+    let_idle_spin(l, false);
     vm_lock(l->vm);
     ok = !l->vm->exiting && run(l, err);
     vm_unlock(l->vm);
@@ -395,6 +403,7 @@ bool postcopy_finish(struct load *l, bool (*run)(struct load *l, GError **err), 
         }
     }
     complete(l);
+    let_idle_spin(l, true);
     tell_source(l);
     postcopy_in_stop(l->in);
     return true;
