@@ -240,6 +240,19 @@ static void kvm_msi(struct vm *vm, uint64_t address, uint32_t data)
     kvm_vm_ioctl(vm, KVM_SIGNAL_MSI, &msi);
 }
 
+static bool kvm_ioeventfd(struct vm *vm, uint64_t addr, uint32_t value, int fd, bool on)
+{
+    struct kvm_ioeventfd e = {
+        .datamatch = value,
+        .addr = addr,
+        .len = sizeof(value),
+        .fd = fd,
+        .flags = KVM_IOEVENTFD_FLAG_DATAMATCH | (on ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN),
+    };
+
+    return kvm_vm_ioctl(vm, KVM_IOEVENTFD, &e) == 0;
+}
+
 /*
  * GSIs of a PC: 0-15 reach a PIC and the IOAPIC, 16-23 the IOAPIC only. The timer's GSI 0 is pin 2
  * of the IOAPIC; the PICs' cascade (2) is nobody's line.
@@ -440,6 +453,7 @@ const struct accel_ops kvm_accel_ops = {
     .reset = kvm_reset,
     .irq_line = kvm_irq_line,
     .msi = kvm_msi,
+    .ioeventfd = kvm_ioeventfd,
     .dirty_count = kvm_dirty_count,
     .dirty_start = kvm_dirty_start,
     .dirty_stop = kvm_dirty_stop,

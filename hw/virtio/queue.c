@@ -21,6 +21,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "accel/accel.h"
 #include "system/memory.h"
 #include "system/vm.h"
 #include "virtio-internal.h"
@@ -140,8 +141,22 @@ void virtqueue_free(struct virtqueue *vq)
     g_free(vq);
 }
 
+/* Has the accelerator signal us, or not any more. */
+static void set_direct(struct virtqueue *vq, bool on)
+{
+    struct vm *vm = vq->v->dev.vm;
+
+    if (on != vq->direct && vm->accel && vm->accel->ops->ioeventfd) {
+        bool done = vm->accel->ops->ioeventfd(vm, virtio_mmio_notify_address(vq->v), vq->index,
+                                              vq->kick_fd, on);
+
+        vq->direct = on && done;
+    }
+}
+
 void virtqueue_reset(struct virtqueue *vq)
 {
+    set_direct(vq, false);
     vq->generation++;
     vq->num = vq->num_default;
     vq->align = (uint32_t)TARGET_PAGE_SIZE;
@@ -205,6 +220,7 @@ bool virtqueue_enable(struct virtqueue *vq)
         }
     }
     vq->enabled = !wrong;
+    set_direct(vq, !wrong);
     if (wrong) {
         virtio_error(vq->v, "Queue %u cannot be used: %s", vq->index, wrong);
     }

@@ -36,6 +36,7 @@ struct virtqueue {
 
     int kick_fd; /* an eventfd: the guest's notification and ours */
     GSource *source;
+    bool direct; /* the guest's write signals kick_fd by itself (ioeventfd) */
 };
 
 struct virtqueue *virtqueue_new(struct virtio_device *v, unsigned size,
@@ -81,6 +82,8 @@ void virtio_config_write(struct virtio_device *v, unsigned offset, uint32_t valu
 void virtio_mmio_plug(struct virtio_device *v);
 void virtio_mmio_unplug(struct virtio_device *v);
 void virtio_mmio_reset(struct virtio_device *v);
+/* Where the driver notifies queues, guest-physical: four bytes, the queue's index. */
+uint64_t virtio_mmio_notify_address(const struct virtio_device *v);
 /* The interrupt line follows v->isr. */
 void virtio_mmio_update_irq(struct virtio_device *v);
 bool virtio_mmio_is_legacy(const struct virtio_device *v);

@@ -17,6 +17,7 @@
 
 #define MAGIC  0x74726976 /* "virt" */
 #define VENDOR 0x554d4551 /* "QEMU", what drivers see there on this machine */
+#define NOTIFY 0x050
 #define CONFIG 0x100
 
 #define LEGACY 1
@@ -212,8 +213,14 @@ static void write_queue_notify(struct virtio_mmio *m, uint32_t value)
 
 static void write_interrupt_ack(struct virtio_mmio *m, uint32_t value)
 {
+    if (!m->v->isr) {
+        return;
+    }
     m->v->isr &= (uint8_t)~value;
-    virtio_mmio_update_irq(m->v);
+    vm_irq_set(m->v->dev.vm, m->gsi, false);
+    if (m->v->isr) {
+        virtio_mmio_update_irq(m->v); /* what came meanwhile: a new edge where edges count */
+    }
 }
 
 /* 3.1.1 and 6: the driver may only have what was offered, and not do without VERSION_1. */
@@ -276,7 +283,7 @@ static const struct mmio_register {
     [0x03c / 4] = { NULL, write_queue_align, LEGACY },
     [0x040 / 4] = { read_queue_pfn, write_queue_pfn, LEGACY },
     [0x044 / 4] = { read_queue_ready, write_queue_ready, MODERN },
-    [0x050 / 4] = { NULL, write_queue_notify, BOTH },
+    [NOTIFY / 4] = { NULL, write_queue_notify, BOTH },
     [0x060 / 4] = { read_isr, NULL, BOTH },
     [0x064 / 4] = { NULL, write_interrupt_ack, BOTH },
     [0x070 / 4] = { read_status, write_status, BOTH },
@@ -362,6 +369,11 @@ void virtio_mmio_reset(struct virtio_device *v)
 void virtio_mmio_update_irq(struct virtio_device *v)
 {
     vm_irq_set(v->dev.vm, v->transport->gsi, v->isr != 0);
+}
+
+uint64_t virtio_mmio_notify_address(const struct virtio_device *v)
+{
+    return virtio_slot_base(v->slot) + NOTIFY;
 }
 
 bool virtio_mmio_is_legacy(const struct virtio_device *v)

@@ -134,8 +134,13 @@ void virtio_set_status(struct virtio_device *v, uint8_t status)
 
 void virtio_interrupt(struct virtio_device *v, uint8_t isr)
 {
+    bool high = v->isr;
+
     v->isr |= isr;
-    virtio_mmio_update_irq(v);
+    /* while the line is high, the driver has yet to read what is already set, and reads this too */
+    if (!high) {
+        virtio_mmio_update_irq(v);
+    }
 }
 
 void virtio_notify_config(struct virtio_device *v)

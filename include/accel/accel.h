@@ -57,6 +57,13 @@ struct accel_ops {
 
     void (*irq_line)(struct vm *vm, unsigned gsi, bool level); /* GSIs 0-23 */
     void (*msi)(struct vm *vm, uint64_t address, uint32_t data);
+    /*
+     * While on, a vCPU that writes `value` with four bytes to guest-physical addr signals the
+     * eventfd fd and does not leave the guest; nobody else's write does. False: not offered, or the
+     * host has no room; the write then reaches the I/O region. Machine lock held. NULL: not
+     * offered.
+     */
+    bool (*ioeventfd)(struct vm *vm, uint64_t addr, uint32_t value, int fd, bool on);
 
     /*
      * Dirty tracking of guest writes (any thread but one at a time; no machine lock needed).
