@@ -71,7 +71,7 @@ static inline struct virtqueue *virtio_queue(struct virtio_device *v, unsigned i
 /* Interrupts with this bit of the ISR. */
 void virtio_interrupt(struct virtio_device *v, uint8_t isr);
 /* The driver (status 0) or the machine resets the device. May drop the lock. */
-void virtio_reset(struct virtio_device *v);
+void virtio_reset(struct virtio_device *v, bool by_driver);
 /* The driver's view of the device, for the transport. */
 void virtio_set_status(struct virtio_device *v, uint8_t status);
 void virtio_set_features(struct virtio_device *v, uint64_t features);
@@ -81,7 +81,8 @@ void virtio_config_write(struct virtio_device *v, unsigned offset, uint32_t valu
 /* Puts the registers of a transport into v->slot; virtio_mmio_unplug() frees them. */
 void virtio_mmio_plug(struct virtio_device *v);
 void virtio_mmio_unplug(struct virtio_device *v);
-void virtio_mmio_reset(struct virtio_device *v);
+/* By the driver: selectors and the page size stay, as drivers know them from QEMU. */
+void virtio_mmio_reset(struct virtio_device *v, bool by_driver);
 /* Where the driver notifies queues, guest-physical: four bytes, the queue's index. */
 uint64_t virtio_mmio_notify_address(const struct virtio_device *v);
 /* The interrupt line follows v->isr. */

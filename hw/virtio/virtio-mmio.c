@@ -170,7 +170,7 @@ static void write_queue_pfn(struct virtio_mmio *m, uint32_t value)
     struct virtqueue *vq = selected(m);
 
     if (!value) {
-        virtio_reset(m->v); /* how legacy drivers let a device go */
+        virtio_reset(m->v, true); /* how legacy drivers let a device go */
     } else if (vq && !vq->enabled) {
         virtqueue_set_legacy_ring(vq, (uint64_t)value << m->guest_page_shift);
         virtqueue_enable(vq);
@@ -213,7 +213,7 @@ static void write_queue_notify(struct virtio_mmio *m, uint32_t value)
 
 static void write_interrupt_ack(struct virtio_mmio *m, uint32_t value)
 {
-    if (!m->v->isr) {
+    if (!(m->v->isr & value)) {
         return;
     }
     m->v->isr &= (uint8_t)~value;
@@ -346,7 +346,6 @@ void virtio_mmio_plug(struct virtio_device *v)
     m->legacy = virtio_slot_legacy(v->slot);
     m->gsi = virtio_slot_gsi(v->slot);
     v->transport = m;
-    virtio_mmio_reset(v);
     virtio_slot_plug(v->slot, &mmio_ops, m);
 }
 
@@ -356,11 +355,13 @@ void virtio_mmio_unplug(struct virtio_device *v)
     g_clear_pointer(&v->transport, g_free);
 }
 
-void virtio_mmio_reset(struct virtio_device *v)
+void virtio_mmio_reset(struct virtio_device *v, bool by_driver)
 {
     struct virtio_mmio *m = v->transport;
 
-    m->host_features_sel = m->guest_features_sel = m->guest_page_shift = 0;
+    if (!by_driver) {
+        m->host_features_sel = m->guest_features_sel = m->guest_page_shift = 0;
+    }
     m->queue_sel = 0;
     memset(m->guest_features, 0, sizeof(m->guest_features));
     memset(m->queues, 0, sizeof(m->queues));

@@ -478,7 +478,7 @@ static bool load(void *opaque, const void *state, int version G_GNUC_UNUSED, GEr
     struct virtio_mmio *m = v->transport;
     const struct virtio_wire *wire = virtio_class_of(v)->wire;
 
-    virtio_reset(v);
+    virtio_reset(v, false);
     m->host_features_sel = s->host_features_sel ? 1 : 0;
     m->guest_features_sel = s->guest_features_sel ? 1 : 0;
     m->guest_page_shift = s->guest_page_shift;

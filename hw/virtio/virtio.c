@@ -77,7 +77,7 @@ struct virtqueue *virtio_add_queue(struct virtio_device *v, unsigned size,
     return vq;
 }
 
-void virtio_reset(struct virtio_device *v)
+void virtio_reset(struct virtio_device *v, bool by_driver)
 {
     v->generation++;
     v->status = 0;
@@ -90,13 +90,13 @@ void virtio_reset(struct virtio_device *v)
     v->broken = false;
     v->guest_features = 0;
     v->isr = 0;
-    virtio_mmio_reset(v);
+    virtio_mmio_reset(v, by_driver);
     virtio_mmio_update_irq(v);
 }
 
 void virtio_device_reset(struct device *dev)
 {
-    virtio_reset((struct virtio_device *)dev);
+    virtio_reset((struct virtio_device *)dev, false);
 }
 
 void virtio_set_features(struct virtio_device *v, uint64_t features)
@@ -112,7 +112,7 @@ void virtio_set_status(struct virtio_device *v, uint8_t status)
     uint8_t was = v->status;
 
     if (!status) {
-        virtio_reset(v);
+        virtio_reset(v, true);
         return;
     }
     /* what the device itself says stays until a reset */
