@@ -208,9 +208,6 @@ bool virtqueue_enable(struct virtqueue *vq)
 {
     const char *wrong = virtqueue_check_layout(vq->num, vq->desc, vq->avail, vq->used);
 
-    if (!wrong && vq->num > vq->num_default) {
-        wrong = "it is larger than the device allows";
-    }
     if (!wrong) {
         vq->desc_host = map(vq, vq->desc, desc_bytes(vq->num), false);
         vq->avail_host = map(vq, vq->avail, avail_bytes(vq->num), false);

@@ -20,7 +20,7 @@
 #include "system/vm.h"
 #include "util/error.h"
 
-#define QUEUE_SIZE 1024
+#define QUEUE_SIZE 8
 #define PORTION    4096u /* at most so many bytes are drawn for one request */
 
 struct virtio_rng {

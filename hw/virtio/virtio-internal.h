@@ -14,7 +14,7 @@
 struct virtqueue {
     struct virtio_device *v;
     unsigned index;
-    unsigned num_default; /* what the device offers */
+    unsigned num_default; /* its size before the driver chooses; part of the stream */
     unsigned num;         /* what the driver chose */
     void (*handler)(struct virtio_device *v, struct virtqueue *vq);
 

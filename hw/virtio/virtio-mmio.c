@@ -63,9 +63,8 @@ static uint32_t read_features(struct virtio_mmio *m)
 
 static uint32_t read_queue_num_max(struct virtio_mmio *m)
 {
-    struct virtqueue *vq = selected(m);
-
-    return vq ? vq->num_default : 0;
+    /* as drivers know it from QEMU: the same for every queue, whatever its default is */
+    return selected(m) ? VIRTIO_QUEUE_SIZE_MAX : 0;
 }
 
 static uint32_t read_queue_pfn(struct virtio_mmio *m)
@@ -143,7 +142,7 @@ static void write_queue_num(struct virtio_mmio *m, uint32_t value)
     if (!vq || vq->enabled) {
         return;
     }
-    if (!value || value > vq->num_default || (value & (value - 1))) {
+    if (!value || value > VIRTIO_QUEUE_SIZE_MAX || (value & (value - 1))) {
         virtio_error(m->v, "Queue %u cannot have %u entries", vq->index, value);
         return;
     }

@@ -220,7 +220,7 @@ static bool get_queues(struct virtio_state *s, struct stream_in *in, GError **er
     for (unsigned i = 0; i < s->count; i++) {
         struct queue_state *q = &s->queues[i];
 
-        q->num = q->num_default = virtio_queue(v, i)->num_default;
+        q->num = virtio_queue(v, i)->num_default;
         q->align = (uint32_t)TARGET_PAGE_SIZE;
     }
     for (unsigned i = 0; i < count; i++) {
@@ -385,14 +385,12 @@ static bool is_ram(struct virtio_device *v, uint64_t gpa, uint64_t len, bool wri
 static bool check_queue(struct virtio_state *s, unsigned i, GError **err)
 {
     struct queue_state *q = &s->queues[i];
-    const struct virtqueue *vq = virtio_queue(s->v, i);
     const char *wrong;
 
-    if (q->num_default != vq->num_default || q->num > q->num_default) {
-        return refuse(err,
-                      "queue %u of %u entries (at most %u) where this one has at most %u: give "
-                      "both sides the same queue size",
-                      i, q->num, q->num_default, vq->num_default);
+    q->num_default = q->num_default ? q->num_default : q->num;
+    if (!q->num || (q->num & (q->num - 1)) || (q->num_default & (q->num_default - 1)) ||
+        MAX(q->num, q->num_default) > VIRTIO_QUEUE_SIZE_MAX) {
+        return refuse(err, "queue %u of %u entries, %u by default", i, q->num, q->num_default);
     }
     if (!q->align || (q->align & (q->align - 1))) {
         return refuse(err, "queue %u aligned to %u", i, q->align);
@@ -492,6 +490,7 @@ static bool load(void *opaque, const void *state, int version G_GNUC_UNUSED, GEr
         struct virtqueue *vq = virtio_queue(v, i);
 
         vq->num = q->num;
+        vq->num_default = q->num_default;
         vq->align = q->align;
         vq->desc = q->desc;
         vq->avail = q->avail;

@@ -166,8 +166,9 @@ static inline const struct virtio_class *virtio_class_of(const struct virtio_dev
     return (const struct virtio_class *)(const void *)v->dev.class;
 }
 
-/* In realize. handler: the guest has something for it (or the machine runs again). size: the
- * largest that the driver may choose, a power of two. */
+/* In realize. handler: the guest has something for it (or the machine runs again). size: of the
+ * ring until the driver chooses, a power of two, part of the stream and therefore QEMU's; drivers
+ * may choose up to VIRTIO_QUEUE_SIZE_MAX. */
 struct virtqueue *virtio_add_queue(struct virtio_device *v, unsigned size,
                                    void (*handler)(struct virtio_device *v, struct virtqueue *vq));
 /* The guest broke a rule: format says which, for the log. */
