@@ -252,11 +252,17 @@ void netdev_sent(struct netdev *nd, unsigned queue)
 
 static void link_changed(struct netdev *nd)
 {
+    bool up = netdev_link_up(nd);
+
     if (nd->client) {
-        nd->client->link_changed(nd->client_opaque, netdev_link_up(nd));
+        nd->client->link_changed(nd->client_opaque, up);
     }
-    for (unsigned i = 0; i < nd->queues && netdev_link_up(nd); i++) {
-        netdev_flush(nd, i);
+    for (unsigned i = 0; i < nd->queues; i++) {
+        if (up) {
+            netdev_flush(nd, i);
+        } else {
+            netdev_sent(nd, i); /* what waits is lost */
+        }
     }
 }
 
@@ -265,9 +271,6 @@ void netdev_set_broken(struct netdev *nd)
     if (!nd->broken) {
         nd->broken = true;
         link_changed(nd);
-        for (unsigned i = 0; i < nd->queues; i++) {
-            netdev_sent(nd, i); /* what waits is lost */
-        }
     }
 }
 

@@ -303,7 +303,9 @@ static void handle(struct virtio_device *v, struct virtqueue *vq)
     unsigned index = virtqueue_index(vq);
 
     if (index == ctrl_index(n)) {
-        virtio_net_handle_ctrl(v, vq);
+        if (virtio_has(v, NET_F_CTRL_VQ)) {
+            virtio_net_handle_ctrl(v, vq);
+        }
     } else if (index & 1) {
         transmit(n, vq, index / 2);
     } else if (n->nd && index / 2 < n->pairs) {
@@ -591,9 +593,7 @@ static bool net_realize(struct virtio_device *v, GError **err)
     for (unsigned i = 0; i < queues; i++) {
         virtio_add_queue(v, i & 1 ? n->tx_queue_size : n->rx_queue_size, handle);
     }
-    if (v->host_features & NET_BIT(NET_F_CTRL_VQ)) {
-        virtio_add_queue(v, 64, handle);
-    }
+    virtio_add_queue(v, 64, handle); /* there, as in QEMU, even where it is not offered */
     return true;
 }
 

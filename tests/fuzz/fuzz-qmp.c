@@ -20,6 +20,7 @@
 #include "io/transport.h"
 #include "migration/internal.h"
 #include "monitor/monitor.h"
+#include "net/net.h"
 #include "qapi/command.h"
 #include "qapi/json.h"
 #include "qapi/qapi-commands.h"
@@ -56,6 +57,25 @@ struct channel *__wrap_transport_connect(const struct transport_address *addr, i
 struct listener *__wrap_transport_listen(const struct transport_address *addr, int fd, GError **err)
 {
     return (struct listener *)__wrap_transport_connect(addr, fd, -1, 0, err);
+}
+
+/* No sockets, scripts and interfaces of the host either. */
+struct netdev *__wrap_net_user_open(struct net_set *set, struct vm *vm, const Netdev *options,
+                                    GError **err);
+struct netdev *__wrap_net_tap_open(struct net_set *set, struct vm *vm, const Netdev *options,
+                                   GError **err);
+
+struct netdev *__wrap_net_user_open(struct net_set *set G_GNUC_UNUSED, struct vm *vm G_GNUC_UNUSED,
+                                    const Netdev *options, GError **err)
+{
+    error_set(err, FERRY_ERROR_HOST, "Back end '%s' is not opened here", options->id);
+    return NULL;
+}
+
+struct netdev *__wrap_net_tap_open(struct net_set *set, struct vm *vm, const Netdev *options,
+                                   GError **err)
+{
+    return __wrap_net_user_open(set, vm, options, err);
 }
 
 /* --- a failure changes nothing --- */
