@@ -17,6 +17,7 @@
 
 #include "migration/postcopy/arrival-internal.h"
 #include "migration/stream/format.h"
+#include "migration/stream/row.h"
 #include "system/vm.h"
 #include "util/error.h"
 
@@ -189,6 +190,40 @@ static bool huge_begin(struct arrival_reader *r, struct arrival_block *ab, uint6
     return true;
 }
 
+/*
+ * Reads the part at `*at`, and the parts behind it as far as they come in order, straight into
+ * their places: they must come so. *at goes to the first that has not come.
+ */
+static bool read_parts(struct arrival_reader *r, struct stream_in *in, uint64_t *at, GError **err)
+{
+    uint64_t size = r->huge.ab->b->page_size, page = r->huge.page << r->huge.ab->shift;
+    size_t have = MIN(in_buffered(in), TARGET_PAGE_SIZE);
+    struct row row = { .next = in_has_channel(in) };
+
+    if (!in_bytes(in, r->huge.data + *at, row.next ? have : TARGET_PAGE_SIZE, err)) {
+        return false;
+    }
+    if (!row.next || have == TARGET_PAGE_SIZE) {
+        *at += TARGET_PAGE_SIZE;
+        return true;
+    }
+    while (row.next) {
+        uint64_t left = (size - *at) / TARGET_PAGE_SIZE - 1;
+
+        if (!row_read(in, r->huge.data + *at, have,
+                      (page + *at) | RAM_FLAG_PAGE | RAM_FLAG_CONTINUE,
+                      (unsigned)MIN(left, ROW_PAGES), left > ROW_PAGES, &row, err)) {
+            return false;
+        }
+        *at += row.pages * TARGET_PAGE_SIZE;
+        have = row.begun;
+    }
+    if (!row.other) {
+        in_expect_little(in); /* a header, and then what can go into its place again */
+    }
+    return true;
+}
+
 /* `in` NULL: the part is zero. */
 static bool read_part(struct arrival_reader *r, struct stream_in *in, struct arrival_block *ab,
                       uint64_t offset, GError **err)
@@ -213,10 +248,11 @@ static bool read_part(struct arrival_reader *r, struct stream_in *in, struct arr
     }
     if (!in) {
         memset(r->huge.data + at, 0, TARGET_PAGE_SIZE);
-    } else if (!in_bytes(in, r->huge.data + at, TARGET_PAGE_SIZE, err)) {
+        at += TARGET_PAGE_SIZE;
+    } else if (!read_parts(r, in, &at, err)) {
         return false;
     }
-    r->huge.have = at + TARGET_PAGE_SIZE;
+    r->huge.have = at;
     if (r->huge.have < ab->b->page_size) {
         return true;
     }

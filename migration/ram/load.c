@@ -15,6 +15,7 @@
 #include "migration/ram/xbzrle.h"
 #include "migration/ram/premap.h"
 #include "migration/stream/format.h"
+#include "migration/stream/row.h"
 #include "system/vm.h"
 #include "util/bitmap.h"
 #include "util/error.h"
@@ -287,8 +288,6 @@ static bool load_changes(struct ram_load *rl, struct stream_in *in, uint8_t *pag
     return true;
 }
 
-#define RECORD_SIZE (sizeof(uint64_t) + TARGET_PAGE_SIZE)
-
 static uint64_t page_word(uint64_t page)
 {
     return page * TARGET_PAGE_SIZE | RAM_FLAG_PAGE | RAM_FLAG_CONTINUE;
@@ -304,9 +303,6 @@ static void page_came(struct ram_load *rl, uint64_t page)
 /* So many pages in order promise more of them; a wrong guess costs a copy of what was read too far.
  */
 #define RUN_AFTER 64u
-/* Pages foreseen by one read; with their headers they fit into IN_UNREAD_MAX. */
-#define RUN_PAGES 60u
-
 /* With fewer than these the buffer is cheaper: a read for each page costs more than its copy. It is
  * the way of all rounds but the first, in which pages that have data already come once more. */
 #define RUN_MIN 8u
@@ -318,7 +314,7 @@ static void page_came(struct ram_load *rl, uint64_t page)
 static unsigned run_length(const struct ram_load *rl, uint64_t page)
 {
     const unsigned long *received = rl->received[rl->current->index];
-    uint64_t end = MIN(page + 1 + RUN_PAGES, ram_block_pages(rl->current));
+    uint64_t end = MIN(page + 1 + ROW_PAGES, ram_block_pages(rl->current));
 
     return page + 1 < end ? (unsigned)(bitmap_next_set(received, end, page + 1) - page - 1) : 0;
 }
@@ -333,18 +329,6 @@ static void undo_guess(struct ram_load *rl, uint64_t page, uint64_t count)
             memset(rl->current->host + i * TARGET_PAGE_SIZE, 0, TARGET_PAGE_SIZE);
         }
     }
-}
-
-/* Gives `left` bytes back that lie in iov[from] and behind. */
-static void give_back(struct stream_in *in, struct iovec *iov, unsigned from, size_t left)
-{
-    unsigned n = from;
-
-    for (; left; n++) {
-        iov[n].iov_len = MIN(iov[n].iov_len, left);
-        left -= iov[n].iov_len;
-    }
-    in_unread(in, iov + from, (int)(n - from));
 }
 
 /*
@@ -372,73 +356,39 @@ static void map_ahead(struct ram_load *rl, uint64_t page, unsigned count)
     rl->mapped_end = end;
 }
 
-/*
- * Reads the data of `page`, whose header has been read, and of the pages that follow it in order as
- * far as they go. Nothing is buffered but part of `page`.
- *
- * One read is: the rest of `page`, then n times (header, page), then one header more if there is a
- * page it could foretell. So as long as pages come in order nothing passes through the buffer.
- */
+/* Reads the data of `page`, whose header has been read, and of the pages that follow it in order as
+ * far as they go. Nothing is buffered but part of `page`. */
 static bool load_run(struct ram_load *rl, struct stream_in *in, uint64_t page, GError **err)
 {
     uint8_t *host = rl->current->host;
-    uint64_t headers[RUN_PAGES + 2];
-    struct iovec
-        iov[3 + 2 * RUN_PAGES]; /* the last is never used: it would follow the last header */
-    size_t have = in_buffered(in), got;
-    unsigned n, last, k;
+    size_t have = in_buffered(in);
+    struct row row = { .next = true };
 
     if (!in_bytes(in, host + page * TARGET_PAGE_SIZE, have, err)) {
         return false;
     }
-    for (;;) {
-        n = run_length(rl, page);
-        if (n < RUN_MIN) {
-            n = last = 0; /* only what is left of this page */
-        } else {
-            last = page + n + 1 < ram_block_pages(rl->current) ? n + 1 : n; /* headers 1..last */
-        }
-        iov[0] = (struct iovec){ host + page * TARGET_PAGE_SIZE + have, TARGET_PAGE_SIZE - have };
-        for (k = 1; k <= last; k++) {
-            iov[2 * k - 1] = (struct iovec){ &headers[k], sizeof(headers[k]) };
-            iov[2 * k] = (struct iovec){ host + (page + k) * TARGET_PAGE_SIZE, TARGET_PAGE_SIZE };
-        }
+    while (row.next) {
+        unsigned n = run_length(rl, page);
+        bool more = n >= RUN_MIN && page + n + 1 < ram_block_pages(rl->current);
+
+        n = n < RUN_MIN ? 0 : n; /* only what is left of this page */
         map_ahead(rl, page, n + 1);
-        got = in_readv(in, iov, (int)(1 + n + last), err);
-        if (!got) {
+        if (!row_read(in, host + page * TARGET_PAGE_SIZE, have, page_word(page), n, more, &row,
+                      err)) {
             return false;
         }
-        if (got < TARGET_PAGE_SIZE - have) {
-            have += got;
-            continue;
+        for (unsigned i = 0; i < row.pages; i++) {
+            page_came(rl, page + i);
         }
-        got -= TARGET_PAGE_SIZE - have;
-        page_came(rl, page);
-        for (k = 1; k <= last && got >= sizeof(headers[k]); k++) {
-            if (headers[k] != GUINT64_TO_BE(page_word(page + k))) {
-                bool pause = headers[k] == GUINT64_TO_BE(RAM_FLAG_EOS);
-
-                give_back(in, iov, 2 * k - 1, got);
-                got -= sizeof(headers[k]);
-                undo_guess(rl, page + k, (got + RECORD_SIZE - 1) / RECORD_SIZE);
-                /* the end of a section does not end the row */
-                rl->in_order = pause ? RUN_AFTER : 0;
-                return true;
-            }
-            if (got < RECORD_SIZE) {
-                break;
-            }
-            got -= RECORD_SIZE;
-            page_came(rl, page + k);
-        }
-        if (k > last || got < sizeof(headers[k])) {
-            give_back(in, iov, 2 * k - 1, got); /* nothing, or a part of a header */
-            return true;
-        }
-        /* the page that header k foretold has begun to come, or comes next */
-        page += k;
-        have = got - sizeof(headers[k]);
+        page += row.pages;
+        have = row.begun;
+        undo_guess(rl, page, row.spoiled);
     }
+    if (row.other) {
+        /* the end of a section does not end the row */
+        rl->in_order = row.ended ? RUN_AFTER : 0;
+    }
+    return true;
 }
 
 static bool load_page(struct ram_load *rl, struct stream_in *in, uint64_t word, GError **err)
