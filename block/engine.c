@@ -40,6 +40,8 @@ struct block_engine {
     GMainContext *context;
     GSource *source;
     int event;
+    void (*delivered)(void *opaque);
+    void *opaque;
 
     bool has_ring;
     struct io_uring ring;
@@ -268,7 +270,14 @@ void block_engine_plug(struct block_engine *e)
 
 void block_engine_unplug(struct block_engine *e)
 {
-    if (--e->plugged == 0 && e->has_ring && (e->backlog.first || e->unsubmitted)) {
+    if (--e->plugged == 0) {
+        block_engine_push(e);
+    }
+}
+
+void block_engine_push(struct block_engine *e)
+{
+    if (e->has_ring && (e->backlog.first || e->unsubmitted)) {
         ring_submit(e);
     }
 }
@@ -289,8 +298,13 @@ void block_engine_reap(struct block_engine *e)
     }
     mutex_unlock(&e->lock);
     block_engine_plug(e); /* who completes requests usually makes new ones */
+    bool any = e->done.first;
+
     while ((io = list_take(&e->done))) {
         io->done(io, io->ret);
+    }
+    if (any) {
+        e->delivered(e->opaque);
     }
     block_engine_unplug(e);
 }
@@ -326,7 +340,8 @@ void block_engine_sleep(struct block_engine *e, int timeout_ms)
     poll(&pfd, 1, timeout_ms);
 }
 
-struct block_engine *block_engine_new(struct vm *vm, GMainContext *context, GError **err)
+struct block_engine *block_engine_new(struct vm *vm, GMainContext *context,
+                                      void (*delivered)(void *opaque), void *opaque, GError **err)
 {
     int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     struct block_engine *e;
@@ -339,6 +354,8 @@ struct block_engine *block_engine_new(struct vm *vm, GMainContext *context, GErr
     e->vm = vm;
     e->context = g_main_context_ref(context);
     e->event = event;
+    e->delivered = delivered;
+    e->opaque = opaque;
     list_init(&e->backlog);
     list_init(&e->done);
     list_init(&e->todo);

@@ -40,8 +40,10 @@ struct block_io {
     int ret;
 };
 
-/* Completions are delivered on the context, with the lock taken for them. NULL with *err (HOST). */
-struct block_engine *block_engine_new(struct vm *vm, GMainContext *context, GError **err);
+/* Completions are delivered on the context, with the lock taken for them. NULL with *err (HOST).
+ * delivered: called after one or several done() in a row. */
+struct block_engine *block_engine_new(struct vm *vm, GMainContext *context,
+                                      void (*delivered)(void *opaque), void *opaque, GError **err);
 /* Nothing is in flight, and nobody serves the context any more. */
 void block_engine_free(struct block_engine *e);
 
@@ -51,6 +53,9 @@ void block_engine_complete(struct block_engine *e, struct block_io *io, int ret)
 /* Between these, submissions are collected. They nest. */
 void block_engine_plug(struct block_engine *e);
 void block_engine_unplug(struct block_engine *e);
+
+/* What was collected goes now, whoever collects: for who waits for it. */
+void block_engine_push(struct block_engine *e);
 
 /* Whether the thread that calls has to deliver completions itself, because nobody serves the
  * context; then it holds the context until block_engine_release(). */

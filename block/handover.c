@@ -45,6 +45,7 @@ static struct block_node *busy_node(struct block_set *set, const struct block_no
 /* Lets completions be delivered, here or by the thread that does it usually. Drops the lock. */
 static void let_complete(struct block_set *set)
 {
+    block_engine_push(set->engine);
     if (block_engine_acquire(set->engine)) {
         block_engine_reap(set->engine);
         if (busy_node(set, NULL)) {

@@ -47,7 +47,7 @@ struct block_node {
 
     const struct block_user_ops *user;
     void *opaque;
-    bool user_writes, user_shares;
+    bool user_writes, user_shares, unsettled;
     unsigned in_flight;
     struct block_counters counters[BLOCK_WRITE_ZEROES + 1];
     int64_t last_access_ns;

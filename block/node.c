@@ -181,6 +181,23 @@ void block_drop_locks(struct block_node *node)
     block_locks_change(leaf->fd, leaf->filename, &leaf->locks, (struct block_locks){}, NULL);
 }
 
+/* The engine has delivered what there was. */
+static void settle(void *opaque)
+{
+    struct block_set *set = opaque;
+
+    for (unsigned i = 0; i < set->nodes->len; i++) {
+        struct block_node *node = g_ptr_array_index(set->nodes, i);
+
+        if (node->unsettled) {
+            node->unsettled = false;
+            if (node->user && node->user->settled) {
+                node->user->settled(node->opaque);
+            }
+        }
+    }
+}
+
 bool block_attach(struct block_node *node, const struct block_user_ops *ops, void *opaque,
                   bool read_only, bool share, GError **err)
 {
@@ -204,7 +221,7 @@ bool block_attach(struct block_node *node, const struct block_user_ops *ops, voi
         return false;
     }
     if (!set->engine) {
-        set->engine = block_engine_new(set->vm, set->context(set->vm), err);
+        set->engine = block_engine_new(set->vm, set->context(set->vm), settle, set, err);
         if (!set->engine) {
             return false;
         }
@@ -279,6 +296,7 @@ static void job_done(struct block_io *io, int ret)
         leaf->flush_error = ret;
     }
     count(job, ret);
+    job->node->unsettled = true;
     block_completed(job->node);
     g_free(job);
     req->done(req, ret);
@@ -351,6 +369,11 @@ void block_submit(struct block_node *node, struct block_request *req)
     job->io.bounce = req->op <= BLOCK_WRITE &&
                      !buffers_aligned(req, MAX(leaf->mem_align, leaf->direct ? 1u : 0u));
     block_engine_submit(node->set->engine, &job->io);
+}
+
+void block_count_invalid(struct block_node *node, enum block_op op)
+{
+    node->counters[op].invalid++;
 }
 
 void block_plug(struct block_node *node)

@@ -5,7 +5,8 @@
  *
  *   be32 device features selector, be32 driver features selector, be32 guest page shift
  *   u8 status, u8 isr, be16 queue selector, be32 driver features (low half)
- *   be32 length of the configuration space, its bytes (a destination makes its own)
+ *   be32 length of the configuration space, its bytes (a destination makes its own,
+ *   but a device's load() finds those of the stream in v->config)
  *   be32 queues; per queue: be32 size, be32 align, be64 descriptors, be16 last available index
  *   the device's part
  *   virtio/64bit_features   be64 driver features
@@ -45,6 +46,7 @@ struct virtio_state {
     uint8_t status, isr;
     uint16_t queue_sel;
     uint64_t features;
+    uint8_t config[VIRTIO_CONFIG_MAX]; /* for what only the driver decides */
     bool broken, has_rings, has_mmio;
     uint32_t mmio_features[2];
     unsigned count;
@@ -200,7 +202,7 @@ static bool get_transport(struct virtio_state *s, struct stream_in *in, GError *
     if (config_len > VIRTIO_CONFIG_MAX) {
         return refuse(err, "a configuration space of %u bytes", config_len);
     }
-    return in_skip(in, config_len, err);
+    return in_bytes(in, s->config, config_len, err);
 }
 
 static bool get_queues(struct virtio_state *s, struct stream_in *in, GError **err)
@@ -503,6 +505,7 @@ static bool load(void *opaque, const void *state, int version G_GNUC_UNUSED, GEr
         }
     }
     v->broken = s->broken;
+    memcpy(v->config, s->config, sizeof(v->config));
     if (virtio_class_of(v)->set_status) {
         virtio_class_of(v)->set_status(v, v->status);
     }

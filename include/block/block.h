@@ -52,6 +52,7 @@ struct block_user_ops {
     const char *(*qdev)(void *opaque); /* qom path or id, for query-block */
     BlockDeviceIoStatus (*io_status)(void *opaque); /* NULL: always ok */
     bool (*write_cache)(void *opaque); /* what the guest has set; NULL: as the node says */
+    void (*settled)(void *opaque); /* some requests have been completed one after another */
 };
 
 /* From -blockdev: a JSON object as it was given, or (is_json false) of key=value text, flat. From
@@ -68,6 +69,8 @@ bool block_attach(struct block_node *node, const struct block_user_ops *ops, voi
 void block_detach(struct block_node *node);
 
 void block_submit(struct block_node *node, struct block_request *req);
+/* The user has refused a request that lies outside the disk: for query-blockstats. */
+void block_count_invalid(struct block_node *node, enum block_op op);
 /* Several submissions are passed to the kernel together between these. */
 void block_plug(struct block_node *node);
 void block_unplug(struct block_node *node);
