@@ -34,7 +34,8 @@ static ImageInfo *image_info(const struct block_node *node)
     return info;
 }
 
-static BlockDeviceInfo *device_info(const struct block_node *node)
+/* cache: the write cache is the device's, a node has none to switch off */
+static BlockDeviceInfo *device_info(const struct block_node *node, bool cache)
 {
     BlockDeviceInfo *info = g_new0(BlockDeviceInfo, 1);
 
@@ -44,9 +45,7 @@ static BlockDeviceInfo *device_info(const struct block_node *node)
     info->drv = g_strdup(qapi_blockdev_driver_str(node->driver));
     info->image = image_info(node);
     info->cache = g_new0(BlockdevCacheInfo, 1);
-    info->cache->writeback = node->user && node->user->write_cache
-                                 ? node->user->write_cache(node->opaque)
-                                 : block_write_cache(node);
+    info->cache->writeback = cache;
     info->cache->direct = node->direct;
     info->cache->no_flush = node->no_flush;
     return info;
@@ -72,7 +71,9 @@ GPtrArray *qmp_query_block(struct vm *vm, GError **err G_GNUC_UNUSED)
         info->qdev = qdev_of(node);
         info->type = g_strdup("unknown");
         info->removable = !node->user;
-        info->inserted = device_info(node);
+        info->inserted = device_info(node, node->user && node->user->write_cache
+                                               ? node->user->write_cache(node->opaque)
+                                               : block_write_cache(node));
         if (node->user) {
             info->has_io_status = true;
             info->io_status = node->user->io_status ? node->user->io_status(node->opaque)
@@ -92,7 +93,7 @@ qmp_query_named_block_nodes(struct vm *vm,
     struct block_node *node;
 
     for (unsigned i = 0; (node = node_at(vm, i)); i++) {
-        g_ptr_array_add(list, device_info(node));
+        g_ptr_array_add(list, device_info(node, true));
     }
     return list;
 }

@@ -26,6 +26,7 @@
 #define TYPE_IGNORED      (0x80000000u | 1)
 #define TYPE_WRITES       1u
 #define TYPE_TRANSFER     0
+#define TYPE_SCSI         2
 #define TYPE_FLUSH        4
 #define TYPE_GET_ID       8
 #define TYPE_DISCARD      10 /* 11 */
@@ -297,11 +298,18 @@ static bool handle(struct virtio_blk *b, struct blk_request *r)
     case TYPE_FLUSH:
         submit(r, BLOCK_FLUSH, 0, 0);
         return true;
+    case TYPE_SCSI: /* legacy; what has no room for the answer's parts fails otherwise */
+        finish(r, e->out_count < 2 || e->in_count < 3 ? STATUS_IOERR : STATUS_UNSUPP);
+        return true;
     case TYPE_GET_ID:
         get_id(r);
         return true;
     case TYPE_DISCARD:
     case TYPE_WRITE_ZEROES:
+        if (!(type & TYPE_WRITES)) {
+            finish(r, STATUS_UNSUPP);
+            return true;
+        }
         if (!segment(r, (type & ~TYPE_IGNORED) == TYPE_WRITE_ZEROES)) {
             blk_request_free(r);
             return false;

@@ -69,7 +69,7 @@ static void blk_get_config(struct virtio_device *v, uint8_t *config)
     uint32_t granularity =
         b->discard_granularity == GRANULARITY ? b->logical_block_size : b->discard_granularity;
 
-    memset(config, 0, CONFIG_BYTES);
+    memset(config, 0, v->config_len);
     put64(config + CONFIG_CAPACITY, sectors);
     put32(config + CONFIG_SEG_MAX, b->seg_max_adjust ? b->queue_size - 2u : SEG_MAX_FIXED);
     put16(config + CONFIG_GEOMETRY, cylinders(sectors));
@@ -356,7 +356,10 @@ static bool blk_realize(struct virtio_device *v, GError **err)
     }
     b->wce = initial_wce(b);
     offer_features(b);
-    v->config_len = CONFIG_BYTES;
+    /* it ends behind what is offered */
+    v->config_len = b->write_zeroes ? CONFIG_BYTES
+                    : b->discard    ? CONFIG_WRITE_ZEROES
+                                    : CONFIG_DISCARD;
     for (unsigned i = 0; i < b->num_queues; i++) {
         virtio_add_queue(v, b->queue_size, blk_handle_queue);
     }
