@@ -25,10 +25,11 @@
 #include "system/vm.h"
 #include "util/error.h"
 
-#define HDR_LEN_SHORT 10 /* struct virtio_net_hdr without num_buffers */
-#define HDR_LEN       12
-#define ETH_HLEN      14
-#define TX_BURST      256 /* frames before other queues and devices have their turn */
+#define HDR_LEN_SHORT   10 /* struct virtio_net_hdr without num_buffers */
+#define HDR_LEN         12
+#define ETH_HLEN        14
+#define CTRL_QUEUE_SIZE 64
+#define TX_BURST        256 /* frames before other queues and devices have their turn */
 
 static struct virtio_net *net_of(void *opaque)
 {
@@ -401,6 +402,17 @@ static void net_set_config(struct virtio_device *v, const uint8_t *config)
     }
 }
 
+/* As many queues as the driver knows of; the last is the control queue. */
+static void show_queues(struct virtio_net *n)
+{
+    bool mq = virtio_has(&n->vdev, NET_F_MQ);
+
+    virtio_show_queues(&n->vdev, ctrl_index(n) + 1);
+    if (n->vdev.queues->len > 3) {
+        virtqueue_set_default_size(queue_at(n, 2), mq ? n->rx_queue_size : CTRL_QUEUE_SIZE);
+    }
+}
+
 static void net_set_features(struct virtio_device *v)
 {
     struct virtio_net *n = net_of(v);
@@ -408,6 +420,7 @@ static void net_set_features(struct virtio_device *v)
     n->merge = virtio_has(v, NET_F_MRG_RXBUF);
     n->hdr_len = n->merge || virtio_has(v, VIRTIO_FEATURE_VERSION_1) ? HDR_LEN : HDR_LEN_SHORT;
     n->offloads = v->guest_features & NET_GUEST_OFFLOADS;
+    show_queues(n);
     memset(n->filter.vlans, virtio_has(v, NET_F_CTRL_VLAN) ? 0 : 0xff, NET_VLAN_BYTES);
     if (n->nd) {
         netdev_set_vnet_hdr_len(n->nd, n->hdr_len);
@@ -438,6 +451,8 @@ static void net_reset(struct virtio_device *v)
     n->merge = false;
     n->hdr_len = HDR_LEN_SHORT;
     n->offloads = 0;
+    v->guest_features = 0;
+    show_queues(n);
     if (n->nd) {
         netdev_set_vnet_hdr_len(n->nd, n->hdr_len);
     }
@@ -593,7 +608,9 @@ static bool net_realize(struct virtio_device *v, GError **err)
     for (unsigned i = 0; i < queues; i++) {
         virtio_add_queue(v, i & 1 ? n->tx_queue_size : n->rx_queue_size, handle);
     }
-    virtio_add_queue(v, 64, handle); /* there, as in QEMU, even where it is not offered */
+    virtio_add_queue(v, CTRL_QUEUE_SIZE,
+                     handle); /* there, as in QEMU, even where it is not offered */
+    show_queues(n);
     return true;
 }
 

@@ -133,6 +133,14 @@ struct virtqueue *virtqueue_new(struct virtio_device *v, unsigned size,
     return vq;
 }
 
+void virtqueue_set_default_size(struct virtqueue *vq, unsigned size)
+{
+    vq->num_default = size;
+    if (!vq->desc) {
+        vq->num = size;
+    }
+}
+
 void virtqueue_free(struct virtqueue *vq)
 {
     g_source_destroy(vq->source);

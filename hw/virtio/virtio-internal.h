@@ -65,7 +65,7 @@ struct virtqueue_element *virtqueue_element_new(struct virtqueue *vq, unsigned h
 
 static inline struct virtqueue *virtio_queue(struct virtio_device *v, unsigned index)
 {
-    return index < v->queues->len ? g_ptr_array_index(v->queues, index) : NULL;
+    return index < v->queues_shown ? g_ptr_array_index(v->queues, index) : NULL;
 }
 
 /* Interrupts with this bit of the ISR. */

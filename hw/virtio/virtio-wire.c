@@ -90,7 +90,7 @@ static void put_sizes(struct virtio_device *v, struct stream_out *o)
 {
     bool differs = false;
 
-    for (unsigned i = 0; i < v->queues->len; i++) {
+    for (unsigned i = 0; i < v->queues_shown; i++) {
         differs = differs || virtio_queue(v, i)->num != virtio_queue(v, i)->num_default;
     }
     if (!differs) {
@@ -138,8 +138,8 @@ static void encode(const void *state, struct stream_out *o)
     }
     out_be32(o, (uint32_t)v->config_len);
     out_bytes(o, v->config, v->config_len);
-    out_be32(o, v->queues->len);
-    for (unsigned i = 0; i < v->queues->len; i++) {
+    out_be32(o, v->queues_shown);
+    for (unsigned i = 0; i < v->queues_shown; i++) {
         const struct virtqueue *vq = virtio_queue(v, i);
 
         out_be32(o, vq->num);
@@ -222,7 +222,7 @@ static bool get_queues(struct virtio_state *s, struct stream_in *in, GError **er
     for (unsigned i = 0; i < s->count; i++) {
         struct queue_state *q = &s->queues[i];
 
-        q->num = virtio_queue(v, i)->num_default;
+        q->num = ((struct virtqueue *)g_ptr_array_index(v->queues, i))->num_default;
         q->align = (uint32_t)TARGET_PAGE_SIZE;
     }
     for (unsigned i = 0; i < count; i++) {
@@ -489,7 +489,7 @@ static bool load(void *opaque, const void *state, int version G_GNUC_UNUSED, GEr
     virtio_set_features(v, s->features);
     for (unsigned i = 0; i < s->count; i++) {
         const struct queue_state *q = &s->queues[i];
-        struct virtqueue *vq = virtio_queue(v, i);
+        struct virtqueue *vq = g_ptr_array_index(v->queues, i);
 
         vq->num = q->num;
         vq->num_default = q->num_default;

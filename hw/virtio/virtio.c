@@ -74,7 +74,13 @@ struct virtqueue *virtio_add_queue(struct virtio_device *v, unsigned size,
              v->queues->len < VIRTIO_QUEUE_MAX);
     vq = virtqueue_new(v, size, handler);
     g_ptr_array_add(v->queues, vq);
+    v->queues_shown = v->queues->len;
     return vq;
+}
+
+void virtio_show_queues(struct virtio_device *v, unsigned count)
+{
+    v->queues_shown = MIN(count, v->queues->len);
 }
 
 void virtio_reset(struct virtio_device *v, bool by_driver)

@@ -58,6 +58,8 @@ bool virtqueue_is_empty(struct virtqueue *vq);
  * early; the device is not broken. */
 bool virtqueue_is_ready(const struct virtqueue *vq);
 unsigned virtqueue_index(const struct virtqueue *vq);
+/* How large it is before the driver chooses; a power of two. */
+void virtqueue_set_default_size(struct virtqueue *vq, unsigned size);
 /* Calls the handler soon, on the I/O thread, as a notification would. Any thread. */
 void virtqueue_kick(struct virtqueue *vq);
 

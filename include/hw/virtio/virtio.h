@@ -123,6 +123,7 @@ struct virtio_device {
     bool broken, running;
     unsigned errors_reported;
     GPtrArray *queues; /* struct virtqueue * */
+    unsigned queues_shown;
 
     bool indirect_desc, event_idx, notify_on_empty, any_layout; /* properties */
     struct vmstate vmstate;                                     /* of the section */
@@ -171,6 +172,9 @@ static inline const struct virtio_class *virtio_class_of(const struct virtio_dev
  * may choose up to VIRTIO_QUEUE_SIZE_MAX. */
 struct virtqueue *virtio_add_queue(struct virtio_device *v, unsigned size,
                                    void (*handler)(struct virtio_device *v, struct virtqueue *vq));
+/* The driver, and the stream, see only the first `count` queues: where that depends on features.
+ * Those hidden must not be in use. */
+void virtio_show_queues(struct virtio_device *v, unsigned count);
 /* The guest broke a rule: format says which, for the log. */
 void virtio_error(struct virtio_device *v, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* The configuration space has changed: the driver is told, if it runs. */

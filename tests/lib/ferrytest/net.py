@@ -18,7 +18,7 @@ import subprocess
 import time
 
 from .deadline import Timeout, scaled
-from .virtio import VERSION_1, VirtioMmio, slot
+from .virtio import VERSION_1, Memory, VirtioMmio, slot
 
 (CSUM, GUEST_CSUM, CTRL_GUEST_OFFLOADS, MTU, MAC, GSO, GUEST_TSO4, GUEST_TSO6, GUEST_ECN, GUEST_UFO,
  HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_UFO, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX, CTRL_VLAN,
