@@ -119,26 +119,33 @@ static void tap_on_writable(void *opaque)
     netdev_sent(&q->tap->nd, q->index);
 }
 
+/* False: the kernel has no room now. */
+static bool put(struct tap *t, struct tap_queue *q, const struct iovec *iov, unsigned count)
+{
+    ssize_t n;
+
+    do {
+        n = writev(q->fd, iov, (int)count);
+    } while (n < 0 && errno == EINTR);
+    /* EIO: the interface is down. EINVAL: what the guest put into the header. Both lose the frame */
+    if (n < 0 && (errno == EBADFD || errno == EBADF || errno == ENODEV)) {
+        fail(t, "write", errno);
+        return true;
+    }
+    return n >= 0 || errno != EAGAIN;
+}
+
 static bool tap_send(struct netdev *nd, unsigned queue, const struct iovec *iov, unsigned count)
 {
     struct tap *t = (struct tap *)nd;
     struct tap_queue *q = &t->queues[queue < nd->queues ? queue : 0];
-    ssize_t n;
 
     if (count > IOV_MAX) {
         return true; /* nothing sane looks like this: lost */
     }
-    do {
-        n = writev(q->fd, iov, (int)count);
-    } while (n < 0 && errno == EINTR);
-    if (n < 0 && errno == EAGAIN) {
+    if (!put(t, q, iov, count)) {
         net_watch_set(q->write, G_IO_OUT);
         return false;
-    }
-    /* EIO: the interface is down. EINVAL: what the guest put into the header. Both lose the frame
-     */
-    if (n < 0 && (errno == EBADFD || errno == EBADF || errno == ENODEV)) {
-        fail(t, "write", errno);
     }
     return true;
 }
@@ -150,8 +157,7 @@ static void tap_send_raw(struct netdev *nd, const void *frame, size_t len)
     struct iovec iov[2] = { { (void *)(uintptr_t)none, t->vnet_hdr_len },
                             { (void *)(uintptr_t)frame, len } };
 
-    while (writev(t->queues[0].fd, iov, 2) < 0 && errno == EINTR) {
-    }
+    (void)put(t, &t->queues[0], iov, 2);
 }
 
 static void tap_flush(struct netdev *nd, unsigned queue)

@@ -263,7 +263,7 @@ class Wire:
     def nothing_comes(self, seconds=0.2):
         try:
             self.receive(seconds)
-        except Timeout:
+        except (Timeout, OSError):  # or the interface has gone
             return True
         return False
 
