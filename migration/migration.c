@@ -167,3 +167,8 @@ GPtrArray *migration_blocker_reasons(struct migration *m)
     }
     return list;
 }
+
+bool migration_is_under_way(const struct vm *vm)
+{
+    return vm->migration && migration_is_active(vm->migration);
+}

@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+#include "migration/migration.h"
 #include "qapi/json.h"
 #include "qapi/qapi-commands.h"
 #include "qapi/type.h"
@@ -376,9 +377,20 @@ void net_hostfwd(struct net_set *set, bool add, const char *args, GString *out)
 
 /* ---- QMP ---- */
 
+/* What is saved of back ends is read without a lock while a stream comes. */
+static bool refuse_while_migrating(struct vm *vm, GError **err)
+{
+    if (migration_is_under_way(vm)) {
+        error_set(err, FERRY_ERROR_USER,
+                  "Network back ends cannot come or go during a migration: wait, or cancel it");
+        return true;
+    }
+    return false;
+}
+
 bool qmp_netdev_add(struct vm *vm, const Netdev *arg, GError **err)
 {
-    return net_open(vm->net, arg, err);
+    return !refuse_while_migrating(vm, err) && net_open(vm->net, arg, err);
 }
 
 bool qmp_netdev_del(struct vm *vm, const struct qmp_netdev_del_arg *arg, GError **err)
@@ -387,6 +399,9 @@ bool qmp_netdev_del(struct vm *vm, const struct qmp_netdev_del_arg *arg, GError 
 
     if (!nd) {
         error_set(err, FERRY_ERROR_DEVICE_NOT_FOUND, "Device '%s' not found", arg->id);
+        return false;
+    }
+    if (refuse_while_migrating(vm, err)) {
         return false;
     }
     netdev_close(nd);

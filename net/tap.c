@@ -127,7 +127,8 @@ static bool put(struct tap *t, struct tap_queue *q, const struct iovec *iov, uns
     do {
         n = writev(q->fd, iov, (int)count);
     } while (n < 0 && errno == EINTR);
-    /* EIO: the interface is down. EINVAL: what the guest put into the header. Both lose the frame */
+    /* EIO: the interface is down. EINVAL: what the guest put into the header. Both lose the frame
+     */
     if (n < 0 && (errno == EBADFD || errno == EBADF || errno == ENODEV)) {
         fail(t, "write", errno);
         return true;

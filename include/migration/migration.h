@@ -43,4 +43,7 @@ void migration_keep_stopped(struct vm *vm);
  * afterwards. */
 bool migration_incoming_pending(struct vm *vm);
 
+/* A guest leaves or comes at this moment. Machine lock held. */
+bool migration_is_under_way(const struct vm *vm);
+
 #endif

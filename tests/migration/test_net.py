@@ -9,7 +9,7 @@ import statistics
 import struct
 import unittest
 
-from ferrytest import migrate, net
+from ferrytest import QmpError, migrate, net
 from ferrytest.net import Memory, Nic, Wire, arp_request, frame
 from postcopycase import PostcopyCase
 
@@ -217,6 +217,25 @@ class Driver(NetCase):
             src.quit()
             src, dst = dst, self.next()
 
+    def test_rings_in_postcopy(self):
+        """Rings and buffers whose memory has not come yet are waited for, page by page."""
+        for features, legacy in ((0, True), (1 << net.MRG_RXBUF, False)):
+            src, dst = self.pair_with_driver(features, legacy, memory=32)
+            src.qtest.memset(16 << 20, 12 << 20, 0x5A)
+            self.allow(src, dst)
+            migrate.set_capabilities(src, return_path=True)
+            self.switch(src)
+            dst.wait_state("running")
+            self.take_over(self.nic, dst)
+            for _ in range(10):
+                self.ping(self.nic)
+            self.assertEqual(migrate.status(src), "postcopy-active")
+            self.go_on(src)
+            migrate.wait_status(src, "completed")
+            self.ping(self.nic)
+            src.quit()
+            dst.quit()
+
     def test_guest_is_asked(self):
         """A driver that can announces itself; what it was asked is in the stream too."""
         features = 1 << net.CTRL_VQ | 1 << net.GUEST_ANNOUNCE | 1 << net.STATUS
@@ -286,6 +305,21 @@ class Driver(NetCase):
         migrate.wait_status(src, "cancelled")
         dst.wait(1)
         src.wait_state("running")
+        self.ping(self.nic)
+
+    def test_back_ends_stay(self):
+        """None comes or goes while a guest moves."""
+        src, dst = self.pair_with_driver()
+        migrate.hold(src, "active")
+        self.go(src)
+        migrate.wait_held(src, "active")
+        for command, arguments in (("netdev_del", {"id": "n0"}),
+                                   ("netdev_add", {"type": "user", "id": "n1"})):
+            with self.assertRaises(QmpError) as e:
+                src.qmp.execute(command, arguments)
+            self.assertIn("during a migration", str(e.exception))
+        migrate.release(src)
+        self.arrived(src, dst)
         self.ping(self.nic)
 
     def test_does_not_fit(self):
