@@ -683,9 +683,21 @@ void virtqueue_notify(struct virtqueue *vq)
 
 void virtqueue_want_kicks(struct virtqueue *vq, bool want)
 {
+    if (!want && !vq->want_kicks) {
+        return; /* said already */
+    }
     vq->want_kicks = want;
-    if (!virtqueue_is_ready(vq) || memory_has_gate(memory_of(vq))) {
-        return; /* only a hint */
+    if (!virtqueue_is_ready(vq)) {
+        return;
+    }
+    if (memory_has_gate(memory_of(vq))) {
+        uint32_t generation = vq->generation;
+
+        /* "no" is only a hint; without "yes", where the source had said "no", none would come */
+        if (!want || !may_wait(vq) || !virtqueue_rings_are_here(vq) ||
+            generation != vq->generation) {
+            return;
+        }
     }
     if (virtio_has(vq->v, VIRTIO_FEATURE_EVENT_IDX)) {
         arm(vq);

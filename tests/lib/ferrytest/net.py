@@ -18,7 +18,7 @@ import subprocess
 import time
 
 from .deadline import Timeout, scaled
-from .virtio import VERSION_1, Memory, VirtioMmio, slot
+from .virtio import EVENT_IDX, NO_NOTIFY, VERSION_1, Memory, VirtioMmio, slot
 
 (CSUM, GUEST_CSUM, CTRL_GUEST_OFFLOADS, MTU, MAC, GSO, GUEST_TSO4, GUEST_TSO6, GUEST_ECN, GUEST_UFO,
  HOST_TSO4, HOST_TSO6, HOST_ECN, HOST_UFO, MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX, CTRL_VLAN,
@@ -72,9 +72,11 @@ class Nic(VirtioMmio):
     """
 
     def __init__(self, qtest, base=None, legacy=True, features=0, pairs=1, buffers=8, size=2048,
-                 max_pairs=None, queue_size=16, memory=None, begin=True):
+                 max_pairs=None, queue_size=16, memory=None, begin=True, polite=True):
         super().__init__(qtest, slot(0) if base is None else base, legacy, memory)
         self.features = features
+        self.polite = polite
+        self.told = {}  # per queue: the index when the device was last told
         self.hdr_len = 12 if not legacy or features >> MRG_RXBUF & 1 else 10
         if not begin:
             return
@@ -101,8 +103,19 @@ class Nic(VirtioMmio):
         pieces = [(self.memory.take(n) if at is None else at, n, True) for n in sizes]
         head = self.rx[pair].add(pieces)
         self.posted[pair, head] = pieces
-        self.rx[pair].kick()
+        self.kick(self.rx[pair])
         return head
+
+    def kick(self, queue):
+        """Tells the device of what was added, as a driver does: if it wants to hear of it."""
+        if self.features >> EVENT_IDX & 1:
+            event, old = queue.avail_event(), self.told.get(queue.number, 0)
+            wanted = (queue.index - event - 1) & 0xFFFF < (queue.index - old) & 0xFFFF
+            self.told[queue.number] = queue.index
+        else:
+            wanted = not queue.used_flags() & NO_NOTIFY
+        if wanted or not self.polite:
+            queue.kick()
 
     def take_buffer(self, used, pair=0, repost=True):
         """The bytes of a used receive buffer, which is given again."""
@@ -112,7 +125,7 @@ class Nic(VirtioMmio):
         if repost:
             head = self.rx[pair].add(pieces)
             self.posted[pair, head] = pieces
-            self.rx[pair].kick()
+            self.kick(self.rx[pair])
         return data
 
     def receive_raw(self, pair=0, timeout=None, repost=True):
@@ -150,7 +163,7 @@ class Nic(VirtioMmio):
                 buffers.append((at, size, False))
             at += size
         self.tx[pair].add(buffers, indirect)
-        self.tx[pair].kick()
+        self.kick(self.tx[pair])
         return self.tx[pair].wait() if wait else None
 
     def send(self, data, pair=0, header=None, **how):
@@ -160,7 +173,7 @@ class Nic(VirtioMmio):
         self.qtest.write(self.scratch, bytes([kind, command]) + data)
         self.qtest.writeb(self.ack, 0xAA)
         self.ctrl.add([(self.scratch, 2 + len(data), False), (self.ack, 1, True)])
-        self.ctrl.kick()
+        self.kick(self.ctrl)
         self.ctrl.wait()
         return self.qtest.readb(self.ack)
 
