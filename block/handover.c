@@ -104,9 +104,13 @@ static void flush_done(struct block_io *io, int ret)
     struct flush *f = (struct flush *)io;
 
     block_completed(f->node);
+    f->node->flushing = false;
     f->done = true;
     f->ret = ret;
     if (f->abandoned) {
+        if (ret < 0 && !block_leaf(f->node)->direct) {
+            block_leaf(f->node)->flush_error = ret;
+        }
         g_free(f);
     }
 }
@@ -138,6 +142,33 @@ static bool flush_result(struct flush *f, GError **err)
     return ret >= 0;
 }
 
+static struct flush *start_flush(struct block_node *node)
+{
+    struct flush *f = g_new0(struct flush, 1);
+
+    f->node = node;
+    f->io = (struct block_io){
+        .op = BLOCK_FLUSH, .fd = block_leaf(node)->fd, .threads_only = true, .done = flush_done
+    };
+    node->in_flight++;
+    node->flushing = true;
+    block_engine_submit(node->set->engine, &f->io);
+    return f;
+}
+
+void block_flush_ahead(struct vm *vm)
+{
+    struct block_set *set = vm->blocks;
+
+    for (unsigned i = 0; set && i < set->nodes->len; i++) {
+        struct block_node *node = g_ptr_array_index(set->nodes, i);
+
+        if (needs_flush(node) && !block_leaf(node)->direct && !node->flushing) {
+            start_flush(node)->abandoned = true;
+        }
+    }
+}
+
 /* Also with cache=unsafe: who takes the disk over reads it from elsewhere. */
 bool block_flush_all(struct vm *vm, GError **err)
 {
@@ -148,18 +179,9 @@ bool block_flush_all(struct vm *vm, GError **err)
 
     for (unsigned i = 0; set && i < set->nodes->len; i++) {
         struct block_node *node = g_ptr_array_index(set->nodes, i);
-        struct block_node *leaf = block_leaf(node);
 
         if (needs_flush(node)) {
-            struct flush *f = g_new0(struct flush, 1);
-
-            f->node = node;
-            f->io = (struct block_io){
-                .op = BLOCK_FLUSH, .fd = leaf->fd, .threads_only = true, .done = flush_done
-            };
-            node->in_flight++;
-            g_ptr_array_add(flushes, f);
-            block_engine_submit(set->engine, &f->io);
+            g_ptr_array_add(flushes, start_flush(node));
         }
     }
     for (unsigned i = 0; i < flushes->len; i++) {
@@ -185,20 +207,20 @@ int64_t block_inactive_since_ns(struct vm *vm)
     return vm->blocks ? vm->blocks->inactive_ns : 0;
 }
 
-int64_t block_active_since_ns(struct vm *vm)
+/* Whether there was a disk. */
+static bool drop_all_locks(struct block_set *set)
 {
-    return vm->blocks ? vm->blocks->active_ns : 0;
-}
+    bool any = false;
 
-static void drop_all_locks(struct block_set *set)
-{
     for (unsigned i = 0; i < set->nodes->len; i++) {
         struct block_node *node = g_ptr_array_index(set->nodes, i);
 
         if (node->user) {
             block_drop_locks(node);
+            any = true;
         }
     }
+    return any;
 }
 
 bool block_inactivate_all(struct vm *vm, GError **err)
@@ -212,8 +234,7 @@ bool block_inactivate_all(struct vm *vm, GError **err)
         return false;
     }
     set->active = false;
-    drop_all_locks(set);
-    set->inactive_ns = now_ns();
+    set->inactive_ns = drop_all_locks(set) ? now_ns() : 0;
     return true;
 }
 
@@ -289,6 +310,5 @@ bool block_activate_all(struct vm *vm, GError **err)
         }
     }
     set->active = true;
-    set->active_ns = now_ns();
     return true;
 }

@@ -47,7 +47,7 @@ struct block_node {
 
     const struct block_user_ops *user;
     void *opaque;
-    bool user_writes, user_shares, unsettled;
+    bool user_writes, user_shares, unsettled, flushing;
     unsigned in_flight;
     struct block_counters counters[BLOCK_WRITE_ZEROES + 1];
     int64_t last_access_ns;
@@ -61,7 +61,7 @@ struct block_set {
     GMainContext *(*context)(struct vm *vm);
     struct block_engine *engine; /* with the first user */
     bool active;
-    int64_t inactive_ns, active_ns;
+    int64_t inactive_ns;
     struct cond completed; /* a request, while somebody waits */
     unsigned waiters;
 };

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "accel/accel.h"
+#include "block/block.h"
 #include "migration/announce.h"
 #include "migration/destination.h"
 #include "migration/postcopy/destination.h"
@@ -246,13 +247,29 @@ static bool put_devices(struct load *l, GError **err)
            (!l->vm->accel->ops->post_load || l->vm->accel->ops->post_load(l->vm, err));
 }
 
-/* The guest is ours now. Machine lock held. */
+/*
+ * Takes the disks, which the source has given up. A guest that is to stay stopped can leave them
+ * for a while (late-block-activate): then `cont` takes them.
+ */
+static bool take_disks(struct load *l, RunState state, GError **err)
+{
+    if (l->in->options.caps[MIGRATION_CAPABILITY_LATE_BLOCK_ACTIVATE] &&
+        (state != RUN_STATE_RUNNING || !l->vm->autostart)) {
+        return true;
+    }
+    return block_activate_all(l->vm, err);
+}
+
+/* The guest is ours now, or false: its disks are not. Machine lock held. */
 static bool run_guest(struct load *l, GError **err)
 {
     struct migration *m = l->in->m;
     RunState state = m->loaded_state_set ? m->loaded_state : RUN_STATE_RUNNING;
     g_autoptr(GError) busy = NULL;
 
+    if (!take_disks(l, state, err)) {
+        return false;
+    }
     if (l->go && state == RUN_STATE_RUNNING) {
         int64_t pause =
             (int64_t)MIN(l->pause_ns, (uint64_t)INT64_MAX / 4) + (migration_now_ns() - l->go_at_ns);
@@ -262,7 +279,6 @@ static bool run_guest(struct load *l, GError **err)
                            pause / 1000000);
         }
     }
-    (void)err;
     l->ran_at_ns = migration_now_ns();
     if (!memory_lease_take(l->vm->memory, &busy)) {
         report_warning("%s", busy->message); /* too late: the source has given the guest away */
@@ -288,6 +304,7 @@ static bool run_guest(struct load *l, GError **err)
 static bool check_entered(struct load *l, GError **err)
 {
     bool (*entered)(struct vm * vm, unsigned timeout_us, GError **err) = l->vm->accel->ops->entered;
+    g_autoptr(GError) disks = NULL;
 
     if (!l->runs || !l->return_path || !entered || entered(l->vm, ENTRY_TIMEOUT_US, err)) {
         return true;
@@ -298,7 +315,21 @@ static bool check_entered(struct load *l, GError **err)
     if (l->in->options.caps[MIGRATION_CAPABILITY_X_IGNORE_SHARED]) {
         memory_lease_drop(l->vm->memory);
     }
+    vm_lock(l->vm);
+    if (!block_inactivate_all(l->vm, &disks)) {
+        report_warning("%s", disks->message); /* they go when this process ends */
+    }
+    vm_unlock(l->vm);
     return false;
+}
+
+bool load_hand_over(struct load *l, bool (*run)(struct load *l, GError **err), GError **err)
+{
+    if (l->vm->exiting) {
+        error_set(err, FERRY_ERROR_CANCELLED, "The incoming migration was ended");
+        return false;
+    }
+    return run(l, err);
 }
 
 static bool finish(struct load *l, GError **err)
@@ -327,10 +358,9 @@ static bool finish(struct load *l, GError **err)
         migration_hold(l->in->m, MIGRATION_HOLD_POINT_INCOMING_GO, &l->in->cancelled);
     }
     vm_lock(l->vm);
-    ok = !l->vm->exiting && run_guest(l, err);
+    ok = load_hand_over(l, run_guest, err);
     vm_unlock(l->vm);
     if (!ok) {
-        error_set(err, FERRY_ERROR_CANCELLED, "The incoming migration was ended");
         return false;
     }
     if (!check_entered(l, err)) {

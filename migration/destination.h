@@ -88,4 +88,7 @@ bool load_guest(struct load *l, GError **err);
 /* The records of l->s up to its end: the devices of a post-copy. */
 bool load_package(struct load *l, GError **err);
 
+/* run(), unless the process ends. Machine lock held. */
+bool load_hand_over(struct load *l, bool (*run)(struct load *l, GError **err), GError **err);
+
 #endif

@@ -49,10 +49,10 @@ struct migration_options {
     uint64_t throttle_trigger_threshold; /* percent of the bytes sent in a round */
     uint64_t cpu_throttle_initial, cpu_throttle_increment, max_cpu_throttle; /* percent */
     uint64_t cpu_throttle_tailslow;                                          /* 0 or 1 */
-    bool throttle_ladder;               /* the steps were set: go by them */
+    bool throttle_ladder; /* the steps were set: go by them */
     uint64_t announce_initial, announce_max, announce_rounds, announce_step; /* announce.h */
-    uint64_t x_vcpu_dirty_limit_period; /* ms */
-    uint64_t vcpu_dirty_limit;          /* MiB/s, of each vCPU */
+    uint64_t x_vcpu_dirty_limit_period;                                      /* ms */
+    uint64_t vcpu_dirty_limit; /* MiB/s, of each vCPU */
     /* ms; where 0 is allowed it means for ever */
     uint64_t connect_timeout;
     uint64_t greeting_timeout;
@@ -163,6 +163,7 @@ enum pause_part {
     PAUSE_MEMORY,  /* the rest of the memory, until it is written */
     PAUSE_DEVICES, /* device state, until it is written */
     PAUSE_LOAD,    /* until the destination says that it has loaded everything */
+    PAUSE_DISKS,   /* until what was written is on the disks, and they are given up */
     PAUSE_CONFIRM, /* until it says that the guest runs */
     PAUSE_PARTS,
 };
@@ -171,6 +172,8 @@ struct outgoing_stats {
     int64_t start_ns, active_ns, end_ns; /* CLOCK_MONOTONIC */
     int64_t stop_ns, downtime_ns;        /* guest stopped; 0 until then */
     int64_t pause_ns[PAUSE_PARTS];       /* its parts */
+    int64_t disks_left_ns;               /* their locks were given up; 0: there are none */
+    int64_t lock_gap_ns;                 /* from then until the guest ran; 0: not known */
     int64_t expected_downtime_us;
     uint64_t bytes, precopy_bytes, downtime_bytes;
     double bytes_per_s; /* measured in the last round */

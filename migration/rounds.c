@@ -5,6 +5,7 @@
  * switchover.c say what comes next. Between two slices max-bandwidth is kept, and cancel, deadlines
  * and changed parameters are seen.
  */
+#include "block/block.h"
 #include "migration/rounds.h"
 
 #include "accel/accel.h"
@@ -297,6 +298,9 @@ bool rounds_run(struct outgoing *out, GError **err)
             return false;
         }
         round.throttle = vcpu_throttle_get(out->vm);
+        vm_lock(out->vm);
+        block_flush_ahead(out->vm);
+        vm_unlock(out->vm);
         round.expected_downtime_us = switchover_expect(out, round.remaining_pages);
         mutex_lock(&out->m->lock);
         history_add(&out->history, &round);

@@ -17,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "block/block.h"
 #include "migration/check/ask.h"
 #include "migration/converge/apply.h"
 #include "migration/internal.h"
@@ -287,6 +288,17 @@ void outgoing_give_back(struct outgoing *out)
         return;
     }
     out->guest_stopped = false;
+    if (!block_is_active(out->vm)) {
+        GError *error = NULL;
+
+        /* a cancel came between the disks and the commit: nobody else was told to take them */
+        if (!block_activate_all(out->vm, &error)) {
+            report_warning("The guest stays stopped here: %s", error->message);
+            g_error_free(error);
+            out->was_running = false;
+            out->state_before = RUN_STATE_PAUSED;
+        }
+    }
     if (out->was_running && out->vm->run_state == RUN_STATE_FINISH_MIGRATE && !out->vm->exiting) {
         /* the guest's time went on while it stood */
         x86_clock_adjust(out->vm, migration_now_ns() - out->clocks_stopped_ns);

@@ -142,6 +142,9 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
             p->memory = s.pause_ns[PAUSE_MEMORY] / 1000;
             p->devices = s.pause_ns[PAUSE_DEVICES] / 1000;
             p->load = s.pause_ns[PAUSE_LOAD] / 1000;
+            p->disks = s.pause_ns[PAUSE_DISKS] / 1000;
+            p->has_disk_lock_gap = s.lock_gap_ns > 0;
+            p->disk_lock_gap = s.lock_gap_ns / 1000;
             p->confirm = s.pause_ns[PAUSE_CONFIRM] / 1000;
             info->pause = p;
         }

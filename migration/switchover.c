@@ -21,6 +21,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "block/block.h"
 #include "migration/internal.h"
 #include "migration/postcopy/source.h"
 #include "migration/ram/save.h"
@@ -195,9 +196,36 @@ static bool pause_for_operator(struct outgoing *out, GError **err)
     return ok && outgoing_check(out, err);
 }
 
-/* From here on no cancel; false: one came just before. */
+/*
+ * The disks are given up, as the last thing before the guest is. False: the guest keeps them.
+ */
+static bool leave_disks(struct outgoing *out, GError **err)
+{
+    GError *error = NULL;
+
+    vm_lock(out->vm);
+    bool ok = block_inactivate_all(out->vm, &error);
+    int64_t left_ns = block_inactive_since_ns(out->vm);
+    vm_unlock(out->vm);
+    if (!ok) {
+        g_propagate_prefixed_error(err, error, "The disks cannot be handed over: ");
+        return false;
+    }
+    mutex_lock(&out->m->lock);
+    out->stats.disks_left_ns = left_ns;
+    mutex_unlock(&out->m->lock);
+    if (left_ns) {
+        switchover_pause_part(out, PAUSE_DISKS);
+    }
+    return true;
+}
+
+/* From here on no cancel; false: one came just before, or the disks cannot be given up. */
 bool switchover_commit(struct outgoing *out, GError **err)
 {
+    if (!leave_disks(out, err)) {
+        return false;
+    }
     mutex_lock(&out->m->lock);
     bool ok = !atomic_load(&out->cancelled);
     out->committed = ok;
@@ -213,8 +241,11 @@ void switchover_uncommit(struct outgoing *out)
 {
     g_autoptr(GError) error = NULL;
 
-    /* its word is not enough where its lock on the memory says otherwise */
-    if (!memory_lease_take(out->vm->memory, &error)) {
+    /* its word is not enough where its locks on memory or disks say otherwise */
+    vm_lock(out->vm);
+    bool ours = memory_lease_take(out->vm->memory, &error) && block_activate_all(out->vm, &error);
+    vm_unlock(out->vm);
+    if (!ours) {
         report_warning("The guest stays stopped here: %s", error->message);
         return;
     }
@@ -316,6 +347,9 @@ void switchover_end_pause(struct outgoing *out)
     }
     out->stats.pause_ns[PAUSE_CONFIRM] = seen;
     out->stats.downtime_ns = out->pause_mark_ns + seen - out->stats.stop_ns;
+    if (out->stats.disks_left_ns) {
+        out->stats.lock_gap_ns = out->pause_mark_ns + seen - out->stats.disks_left_ns;
+    }
     mutex_unlock(&out->m->lock);
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "accel/accel.h"
+#include "block/block.h"
 #include "machine-type.h"
 #include "migration/migration.h"
 #include "qapi/qapi-commands.h"
@@ -65,6 +66,9 @@ bool qmp_cont(struct vm *vm, GError **err)
     }
     /* a guest that was handed over in its memory may run in another process */
     if (!memory_lease_take(vm->memory, err)) {
+        return false;
+    }
+    if (!block_activate_all(vm, err)) {
         return false;
     }
     vm_start(vm);

@@ -52,7 +52,7 @@ struct block_user_ops {
     const char *(*qdev)(void *opaque); /* qom path or id, for query-block */
     BlockDeviceIoStatus (*io_status)(void *opaque); /* NULL: always ok */
     bool (*write_cache)(void *opaque); /* what the guest has set; NULL: as the node says */
-    void (*settled)(void *opaque); /* some requests have been completed one after another */
+    void (*settled)(void *opaque);     /* some requests have been completed one after another */
 };
 
 /* From -blockdev: a JSON object as it was given, or (is_json false) of key=value text, flat. From
@@ -110,12 +110,14 @@ bool block_drain_all(struct vm *vm, GError **err);
  * where the disks are active.
  */
 bool block_flush_all(struct vm *vm, GError **err);
+/* Begins to flush what is in the host's cache, so that less is left at the hand-over; does not
+ * wait. */
+void block_flush_ahead(struct vm *vm);
 bool block_inactivate_all(struct vm *vm, GError **err);
 bool block_activate_all(struct vm *vm, GError **err);
 bool block_is_active(struct vm *vm);
-/* Monotonic time of the last inactivation and of the last activation in ns; 0: never. */
+/* Monotonic time of the last inactivation in ns; 0: never, or there was no disk in use. */
 int64_t block_inactive_since_ns(struct vm *vm);
-int64_t block_active_since_ns(struct vm *vm);
 
 /* context: gives the main context on which completions are delivered; asked when the first user
  * comes. active: false on a destination, where locks are taken later. */

@@ -369,10 +369,9 @@ bool postcopy_finish(struct load *l, bool (*run)(struct load *l, GError **err), 
     }
     let_idle_spin(l, false);
     vm_lock(l->vm);
-    ok = !l->vm->exiting && run(l, err);
+    ok = load_hand_over(l, run, err);
     vm_unlock(l->vm);
     if (!ok) {
-        error_set(err, FERRY_ERROR_CANCELLED, "The incoming migration was ended");
         return false;
     }
     load_phase(l, MIGRATION_PHASE_POSTCOPY);
