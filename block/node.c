@@ -292,7 +292,7 @@ static void job_done(struct block_io *io, int ret)
     struct block_request *req = job->req;
     struct block_node *leaf = block_leaf(job->node);
 
-    if (ret < 0 && (io->op == BLOCK_FLUSH || io->sync) && !leaf->direct) {
+    if (ret < 0 && (io->op == BLOCK_FLUSH || (io->sync && ret == -EIO)) && !leaf->direct) {
         leaf->flush_error = ret;
     }
     count(job, ret);

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Disks in a migration: they are given up after the guest's last request and taken before its next,
+come back to the source wherever the migration fails, and what is out at the switchover is done once.
+"""
+
+import os
+import unittest
+
+from ferrytest import migrate
+from diskcase import MIB, OUT, READER, WRITER, DiskDriver, Disks, pattern
+from migrationcase import COMMITTED, DESTINATION_POINTS, SOURCE_POINTS, MigrationCase
+
+
+class DiskCase(Disks, MigrationCase):
+    def disks(self, *disks, **options):
+        """A pair with the same disks on both sides, and the test as the driver."""
+        self.pair(ready=False, extra_args=[word for d in disks for word in d], **options)
+
+    def vm(self, *extra, extra_args=(), **options):
+        return super().vm(*extra, *extra_args, **{"guest": None, "qtest": True, "ram": "shm",
+                                                  "smp": 1, "memory": 32, **options})
+
+    def arrive(self, driver, dst=None):
+        done = migrate.finish(self.src, dst or self.dst)
+        driver.moved(dst or self.dst)
+        return done
+
+
+class Move(DiskCase):
+    def test_there_and_back(self):
+        path = self.image()
+        for drive in ("", ",cache=none", ",cache=writethrough", ",cache=unsafe,aio=threads"):
+            with self.subTest(drive):
+                disk = self.disk(path, drive)
+                self.disks(disk)
+                driver = DiskDriver(self, self.src)
+                for hop in range(3):
+                    driver.write(hop * 64, pattern(8192, hop))
+                    self.assertEqual(self.locked(path), WRITER)
+                    migrate.start(self.src, self.uri)
+                    done = self.arrive(driver)
+                    self.assertEqual(self.locked(path), WRITER)
+                    self.assertEqual(self.src.status(), "postmigrate")
+                    pause = done["pause"]
+                    self.assertGreater(pause["disk-lock-gap"], 0)
+                    self.assertLessEqual(pause["disk-lock-gap"], pause["whole"])
+                    self.assertGreater(pause["disks"], 0)
+                    driver.check()
+                    self.src.quit()
+                    self.assertEqual(self.locked(path), WRITER)
+                    self.src = self.dst
+                    self.another_destination(extra_args=disk)
+                self.src.quit()
+                self.dst.quit()
+                self.assert_content(path, driver)
+
+    def test_no_disk_no_gap(self):
+        self.pair(guest="report=100 rate=2000")
+        done = self.move_and_check(self.src, self.dst)
+        self.assertNotIn("disk-lock-gap", done["pause"])
+        self.assertEqual(done["pause"]["disks"], 0)
+
+    def test_two_disks(self):
+        """One is only read; their paths differ between the sides."""
+        first, second = self.image(name="a.img"), self.image(name="b.img")
+        with open(second, "r+b") as f:
+            f.write(pattern(MIB, 3))
+        extra = [*self.disk(first), *self.disk(second, ",readonly=on", name="d1")]
+        os.symlink(first, self.path("other-a.img"))
+        os.symlink(second, self.path("other-b.img"))
+        other = [*self.disk(self.path("other-a.img")),
+                 *self.disk(self.path("other-b.img"), ",readonly=on", name="d1")]
+        self.pair(ready=False, source={"extra_args": extra}, destination={"extra_args": other})
+        one, two = DiskDriver(self, self.src), DiskDriver(self, self.src, number=1)
+        one.write(0, pattern(4096))
+        self.assertEqual(two.read(7, 512), pattern(MIB, 3)[7 * 512:8 * 512])
+        self.assertEqual((self.locked(first), self.locked(second)), (WRITER, READER))
+        migrate.start(self.src, self.uri)
+        self.arrive(one)
+        two.moved(self.dst)
+        one.check()
+        self.assertEqual(two.read(9, 512), pattern(MIB, 3)[9 * 512:10 * 512])
+
+    def test_requests_under_way(self):
+        """Requests are offered and taken all the time while the guest moves; each is done once."""
+        path = self.image(8 * MIB)
+        disk = self.disk(path, device=",num-queues=2")
+        for turn in range(4):
+            self.disks(disk)
+            driver = DiskDriver(self, self.src, queues=2)
+            migrate.hold(self.src, "active")
+            migrate.start(self.src, self.uri)
+            migrate.wait_held(self.src, "active")
+            for i in range(40):
+                driver.offer(OUT, turn * 4096 + i * 16, pattern(4096, i), queue=i & 1)
+            driver.kick()
+            migrate.release(self.src)
+            # qtest talks to a stopped machine too: what it finds is the memory of the source
+            done = self.arrive(driver)
+            self.assertEqual(done["status"], "completed")
+            driver.collect()
+            driver.check()
+            self.dst.quit()
+            self.src.quit()
+            self.assert_content(path, driver)
+
+    def test_offered_but_not_told(self):
+        """In the ring and never kicked: the destination looks when it starts."""
+        path = self.image()
+        self.disks(self.disk(path))
+        driver = DiskDriver(self, self.src)
+        driver.write(0, pattern(512))
+        driver.offer(OUT, 8, pattern(1024, 8))
+        migrate.start(self.src, self.uri)
+        self.arrive(driver)
+        driver.collect()
+        driver.check()
+
+    def test_larger_on_the_other_side(self):
+        """The image has grown while the guest was on its way: it is told."""
+        path = self.image()
+        self.disks(self.disk(path))
+        driver = DiskDriver(self, self.src)
+        driver.write(0, pattern(512))
+        migrate.start(self.src, self.uri)
+        self.arrive(driver)
+        self.dst.cmd("block_resize", device="d0", size=2 * MIB)
+        driver.device.wait_interrupt(2)
+        driver.write(2 * 2048 - 1, pattern(512, 9))
+
+
+class Stopped(DiskCase):
+    """A disk is full, the machine has stopped, and it is moved like that."""
+
+    def test_full_disk_moves(self):
+        for queues in (1, 2):
+            path = self.small_filesystem() if queues == 1 else self.small + "/disk.img"
+            self.disks(self.disk(path, device=f",num-queues={queues}"))
+            driver = DiskDriver(self, self.src, queues=queues)
+            for i in range(6):
+                driver.offer(OUT, i * 256, pattern(131072, i), queue=i % queues)
+            driver.kick()
+            self.src.wait_state("io-error")
+            migrate.start(self.src, self.uri)
+            migrate.wait_status(self.src, "completed")
+            self.dst.wait_state("io-error")
+            self.assertEqual(self.locked(path), WRITER)
+            driver.moved(self.dst)
+            self.room()
+            self.dst.cmd("cont")
+            driver.collect()
+            driver.check()
+            self.src.quit()
+            self.dst.quit()
+            os.truncate(path, 0)
+            os.truncate(path, 8 * MIB)
+            os.system(f"mount -o remount,size=256k {self.small}")
+
+    def test_full_while_it_moves(self):
+        """The error comes between the rounds: the machine stops, and moves as a stopped one."""
+        path = self.small_filesystem()
+        self.disks(self.disk(path))
+        driver = DiskDriver(self, self.src)
+        migrate.hold(self.src, "active")
+        migrate.start(self.src, self.uri)
+        migrate.wait_held(self.src, "active")
+        for i in range(6):
+            driver.offer(OUT, i * 256, pattern(131072, i))
+        driver.kick()
+        self.src.wait_state("io-error")
+        migrate.release(self.src)
+        migrate.wait_status(self.src, "completed")
+        self.dst.wait_state("io-error")
+        driver.moved(self.dst)
+        self.room()
+        self.dst.cmd("cont")
+        driver.collect()
+        driver.check()
+
+    def test_back_to_the_source(self):
+        """With requests that wait, and a destination that ends."""
+        path = self.small_filesystem()
+        self.disks(self.disk(path))
+        driver = DiskDriver(self, self.src)
+        for i in range(6):
+            driver.offer(OUT, i * 256, pattern(131072, i))
+        driver.kick()
+        self.src.wait_state("io-error")
+        migrate.hold(self.dst, "incoming-loaded")
+        migrate.start(self.src, self.uri)
+        migrate.wait_held(self.dst, "incoming-loaded")
+        self.dst.kill()
+        migrate.wait_status(self.src, "failed")
+        self.assertEqual(self.src.status(), "io-error")
+        self.assertEqual(self.locked(path), WRITER)
+        self.room()
+        self.src.cmd("cont")
+        driver.collect()
+        driver.check()
+
+
+class Failure(DiskCase):
+    def points(self):
+        for point in SOURCE_POINTS:
+            if point not in COMMITTED:
+                yield "src", point
+        for point in DESTINATION_POINTS:
+            if point not in COMMITTED:
+                yield "dst", point
+
+    def test_source_has_its_disk_back(self):
+        """Wherever the destination dies before the commit."""
+        path = self.image()
+        disk = self.disk(path)
+        self.disks(disk)
+        driver = DiskDriver(self, self.src)
+        for number, (side, point) in enumerate(self.points()):
+            with self.subTest(point):
+                driver.write(number * 8, pattern(4096, number))
+                vm = getattr(self, side)
+                migrate.hold(vm, point)
+                migrate.start(self.src, self.uri)
+                migrate.wait_held(vm, point)
+                self.assertEqual(self.locked(path), WRITER)
+                self.dst.kill()
+                if side == "src":
+                    migrate.release(self.src)
+                migrate.wait_status(self.src, "failed")
+                self.src.wait_state("running")
+                self.assertEqual(self.locked(path), WRITER)
+                driver.check()
+                self.another_destination(extra_args=disk)
+        migrate.start(self.src, self.uri)
+        self.arrive(driver)
+        driver.check()
+
+    def test_destination_cannot_lock(self):
+        """A third machine only reads, with share-rw: it may be there, and then forbids nothing. One
+        that forbids writers refuses the destination, so the source goes on."""
+        path = self.image()
+        other = self.path("other.img")
+        os.link(path, other)
+        self.disks(self.disk(path, ",file.locking=off"), destination={
+            "extra_args": self.disk(path)})
+        reader = self.vm("-blockdev", f"driver=file,filename={other},node-name=r,read-only=on",
+                         "-device", "virtio-blk-device,drive=r", name="reader")
+        driver = DiskDriver(self, self.src)
+        driver.write(0, pattern(512))
+        migrate.start(self.src, self.uri)
+        said = migrate.wait_status(self.src, "failed")["error-desc"]
+        self.assertIn('Failed to get "write" lock', said)
+        self.dst.wait(1)
+        self.src.wait_state("running")
+        driver.write(1, pattern(512, 1))
+        driver.check()
+        reader.quit()
+
+    def test_cancel_at_the_end(self):
+        path = self.image()
+        self.disks(self.disk(path))
+        driver = DiskDriver(self, self.src)
+        driver.write(0, pattern(512))
+        migrate.hold(self.src, "ready")
+        migrate.start(self.src, self.uri)
+        migrate.wait_held(self.src, "ready")
+        self.src.cmd("migrate_cancel")
+        migrate.wait_status(self.src, "cancelled")
+        self.dst.wait(1)
+        self.src.wait_state("running")
+        self.assertEqual(self.locked(path), WRITER)
+        driver.check()
+
+    def test_cont_takes_the_disk(self):
+        """A saved guest: its disk is free, and `cont` here takes it again, if it is."""
+        path = self.image()
+        self.disks(self.disk(path))
+        driver = DiskDriver(self, self.src)
+        driver.write(0, pattern(512))
+        migrate.set_capabilities(self.src, return_path=False)
+        migrate.start(self.src, "exec:cat > " + self.path("saved"))
+        migrate.wait_status(self.src, "completed")
+        self.assertEqual(self.locked(path), set())
+        with self.assertRaisesRegex(Exception, "another machine's"):
+            self.src.cmd("block_resize", device="d0", size=2 * MIB)
+        other = self.vm(*self.disk(path), name="other")
+        with self.assertRaisesRegex(Exception, 'Failed to get "write" lock'):
+            self.src.cmd("cont")
+        self.assertEqual(self.src.status(), "postmigrate")
+        other.quit()
+        self.src.cmd("cont")
+        self.assertEqual(self.locked(path), WRITER)
+        driver.check()
+
+
+class Late(DiskCase):
+    def test_stopped_destination(self):
+        path = self.image()
+        for late in (False, True):
+            with self.subTest(late):
+                self.disks(self.disk(path), destination={"paused": True})
+                migrate.set_capabilities(self.src, self.dst, late_block_activate=late)
+                driver = DiskDriver(self, self.src)
+                driver.write(0, pattern(512))
+                migrate.start(self.src, self.uri)
+                migrate.wait_status(self.src, "completed")
+                self.dst.wait_state("paused")
+                self.assertEqual(self.locked(path), set() if late else WRITER)
+                self.src.quit()
+                self.dst.cmd("cont")
+                self.assertEqual(self.locked(path), WRITER)
+                driver.moved(self.dst)
+                driver.check()
+                self.dst.quit()
+
+
+class Postcopy(DiskCase):
+    def test_requests_out_and_in(self):
+        """Post-copy: requests in the ring touch memory that has not come yet."""
+        path = self.image(8 * MIB)
+        self.disks(self.disk(path, device=",num-queues=2"))
+        migrate.set_capabilities(self.src, self.dst, postcopy_ram=True)
+        driver = DiskDriver(self, self.src, queues=2)
+        migrate.set_parameters(self.src, max_bandwidth=1 << 20)
+        self.src.cmd("migrate", uri=self.uri)
+        migrate.wait_status(self.src, "active")
+        for i in range(20):
+            driver.offer(OUT, i * 16, pattern(4096, i), queue=i & 1)
+        self.src.cmd("migrate-start-postcopy")
+        migrate.set_parameters(self.src, max_bandwidth=1 << 30)
+        self.arrive(driver)
+        self.assertEqual(self.locked(path), WRITER)
+        driver.collect()
+        driver.check()
+
+
+if __name__ == "__main__":
+    unittest.main()
