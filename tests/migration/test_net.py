@@ -229,12 +229,56 @@ class Driver(NetCase):
             self.take_over(self.nic, dst)
             for _ in range(10):
                 self.ping(self.nic)
+            # out of buffers, the device wants to hear of the next
+            while self.nic.posted:
+                self.nic.send(arp_request(ROUTER))
+                self.nic.receive(repost=False)
+            self.nic.send(arp_request(ROUTER))
+            self.assertTrue(self.nic.nothing_comes(0.05))
+            self.nic.post(2048)
+            self.assertEqual(self.nic.receive()[28:32], net.ip(ROUTER))
             self.assertEqual(migrate.status(src), "postcopy-active")
             self.go_on(src)
             migrate.wait_status(src, "completed")
             self.ping(self.nic)
             src.quit()
             dst.quit()
+
+    def test_wishes_in_postcopy(self):
+        """A ring in which the source said that it need not be told of buffers runs empty on the
+        destination, while memory is still coming: it says that it wants to hear again."""
+        if WHY_NOT:
+            self.skipTest(WHY_NOT)
+        here, tap = self.new_tap()
+        self.mode = ()
+        src = self.ferry(*self.device(tap), qtest=True, name="source", memory=32)
+        src.qtest.memset(16 << 20, 12 << 20, 0x5A)
+        nic = self.nic = Nic(src.qtest, memory=Memory(RINGS))
+        data = frame(net.MAC0, b"\2" * 6, 0x88B5, bytes(60))
+        wire = Wire(here)
+        wire.send(data)
+        self.assertEqual(nic.receive(), data)
+        self.assertEqual(nic.rx[0].used_flags(), 1)
+        wire.close()
+        there, tap = self.new_tap()
+        dst = self.next(tap, memory=32)
+        self.allow(src, dst)
+        migrate.set_capabilities(src, return_path=True)
+        self.switch(src)
+        dst.wait_state("running")
+        self.take_over(nic, dst)
+        wire = Wire(there)
+        self.addCleanup(wire.close)
+        for _ in range(8):
+            wire.send(data)
+            self.assertEqual(nic.receive(repost=False), data)
+        wire.send(data)
+        self.assertTrue(nic.nothing_comes(0.05))
+        nic.post(2048)
+        self.assertEqual(nic.receive(), data)
+        self.assertEqual(migrate.status(src), "postcopy-active")
+        self.go_on(src)
+        migrate.wait_status(src, "completed")
 
     def test_guest_is_asked(self):
         """A driver that can announces itself; what it was asked is in the stream too."""
