@@ -131,6 +131,11 @@ struct virtqueue_saved *virtqueue_element_parse(struct stream_in *in, GError **e
     return g_steal_pointer(&s);
 }
 
+bool virtqueue_saved_has(const struct virtqueue_saved *s, uint32_t piece, uint64_t offset)
+{
+    return piece < s->out_count ? offset <= s->pieces[piece].len : piece == s->out_count && !offset;
+}
+
 struct virtqueue_element *virtqueue_element_load(struct virtqueue *vq,
                                                  const struct virtqueue_saved *s, size_t size,
                                                  GError **err)

@@ -227,6 +227,8 @@ bool virtqueue_enable(struct virtqueue *vq)
     vq->enabled = !wrong;
     set_direct(vq, !wrong);
     if (wrong) {
+        vq->desc = vq->avail = vq->used =
+            0; /* what cannot be is not sent to a destination either */
         virtio_error(vq->v, "Queue %u cannot be used: %s", vq->index, wrong);
     }
     return !wrong;

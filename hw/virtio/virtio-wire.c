@@ -397,6 +397,10 @@ static bool check_queue(struct virtio_state *s, unsigned i, GError **err)
     if (!q->align || (q->align & (q->align - 1))) {
         return refuse(err, "queue %u aligned to %u", i, q->align);
     }
+    if (!s->v->transport->legacy && !q->mmio.ready) {
+        q->desc = q->avail = q->used = 0; /* not in use, whatever it was */
+        q->last_avail = 0;
+    }
     if (!q->desc) {
         return !q->last_avail ||
                refuse(err, "queue %u without a ring at index %u", i, q->last_avail);
@@ -499,7 +503,7 @@ static bool load(void *opaque, const void *state, int version G_GNUC_UNUSED, GEr
         vq->used = q->used;
         vq->last_avail = q->last_avail;
         m->queues[i] = q->mmio;
-        if (q->desc && (m->legacy || q->mmio.ready)) {
+        if (q->desc) {
             virtqueue_enable(vq);
             vq->used_known = false;
         }

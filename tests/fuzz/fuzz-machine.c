@@ -77,6 +77,11 @@ static void on_trap(int signal G_GNUC_UNUSED)
 
 struct fuzz_machine *fuzz_machine_new(void)
 {
+    return fuzz_machine_new_with(NULL, NULL);
+}
+
+struct fuzz_machine *fuzz_machine_new_with(void (*add)(struct vm *vm, void *opaque), void *opaque)
+{
     struct fuzz_machine *m = g_new0(struct fuzz_machine, 1);
     g_autofree uint8_t *rom = g_malloc(BIOS_SIZE);
     GError *err = NULL;
@@ -119,6 +124,9 @@ struct fuzz_machine *fuzz_machine_new(void)
     must(migration_init(m->vm, &m->cfg, &err), err);
     m->vm->migration->partial_memory = true; /* short streams */
     must(microvm_build(m->vm, &m->cfg, &err), err);
+    if (add) {
+        add(m->vm, opaque);
+    }
     must(m->vm->accel->ops->start(m->vm, &err), err);
     add_kvmclock(m->vm);
     vm_set_run_state(m->vm, RUN_STATE_INMIGRATE);
@@ -396,14 +404,10 @@ static void access_all(struct fuzz_machine *m, bool write)
     }
 }
 
-void fuzz_machine_check_loaded(struct fuzz_machine *m)
+void fuzz_machine_check_saved(struct fuzz_machine *m)
 {
     g_autoptr(GByteArray) first = NULL, second = NULL;
-    int64_t now;
 
-    if (vm_is_running(m->vm)) {
-        vm_stop(m->vm, RUN_STATE_PAUSED, NULL);
-    }
     first = fuzz_machine_devices(m);
     load_devices(m, first);
     second = fuzz_machine_devices(m);
@@ -415,6 +419,16 @@ void fuzz_machine_check_loaded(struct fuzz_machine *m)
         }
         g_error("A loaded state changes when it is saved and loaded again, at byte %u", at);
     }
+}
+
+void fuzz_machine_check_loaded(struct fuzz_machine *m)
+{
+    int64_t now;
+
+    if (vm_is_running(m->vm)) {
+        vm_stop(m->vm, RUN_STATE_PAUSED, NULL);
+    }
+    fuzz_machine_check_saved(m);
     vm_start(m->vm);
     now = vm_clock_ns(m->vm);
     access_all(m, false);

@@ -30,6 +30,8 @@ struct fuzz_machine {
 };
 
 struct fuzz_machine *fuzz_machine_new(void);
+/* The same, with what add() puts into it when the board is built. */
+struct fuzz_machine *fuzz_machine_new_with(void (*add)(struct vm *vm, void *opaque), void *opaque);
 void fuzz_machine_free(struct fuzz_machine *m);
 
 /* A destination that waits for its stream. */
@@ -56,6 +58,8 @@ GByteArray *fuzz_machine_devices(struct fuzz_machine *m);
  * their registers are read and written and their timers run.
  */
 void fuzz_machine_check_loaded(struct fuzz_machine *m);
+/* The first of that, on a machine that stands still. */
+void fuzz_machine_check_saved(struct fuzz_machine *m);
 
 /* What fuzz_machine_stream() writes. */
 enum {

@@ -4,7 +4,10 @@ Virtio devices move between Ferry and QEMU with their rings in use: the test is 
 qtest, and goes on with the same ring on the other side. Legacy and modern.
 """
 
-from ferrytest import migrate, wait_for
+import socket
+import struct
+
+from ferrytest import Timeout, migrate, scaled, wait_for
 from ferrytest.virtio import EVENT_IDX, INDIRECT_DESC, Memory, VirtioMmio, slot
 from interopcase import BACKPORT, FERRY, INSTALLED, InteropCase
 
@@ -91,3 +94,94 @@ class Untouched(Virtio):
             for who in (FERRY, INSTALLED):
                 vm = self.move_on(vm, who, legacy)
             vm.quit()
+
+
+class Serial(Virtio):
+    """The guest's end of a port stays open, and output that was half written goes on."""
+
+    def setUp(self):
+        super().setUp()
+        self.number = 0
+
+    def start(self, who, legacy, incoming=False):
+        self.number += 1
+        path = self.path(f"port{self.number}")
+        sock = socket.socket(socket.AF_UNIX)
+        self.addCleanup(sock.close)
+        sock.bind(path)
+        sock.listen(1)
+        sock.settimeout(scaled(10))
+        self.devices = ("-chardev", f"socket,id=c,path={path}", "-chardev", "null,id=n",
+                        "-device", "virtio-serial-device", "-device", "virtconsole,chardev=n",
+                        "-device", "virtserialport,chardev=c,nr=5,name=org.example,id=port")
+        vm = super().start(who, legacy, incoming)
+        self.peer = sock.accept()[0]
+        self.addCleanup(self.peer.close)
+        self.peer.settimeout(scaled(10))
+        return vm
+
+    def receive(self, peer, count):
+        data = b""
+        while len(data) < count:
+            more = peer.recv(count - len(data))
+            self.assertTrue(more)
+            data += more
+        return data
+
+    @staticmethod
+    def drain(peer):
+        data = b""
+        peer.settimeout(scaled(0.5))
+        try:
+            while more := peer.recv(1 << 20):
+                data += more
+        except TimeoutError:
+            pass
+        return data
+
+    def stuff(self, queue, addr, block):
+        """Output until nobody takes it; how much."""
+        for n in range(1, 100):
+            queue.add([(addr, len(block), False)])
+            queue.kick()
+            try:
+                queue.wait(0.5)
+            except Timeout:
+                return n * len(block)
+        self.fail("The link takes everything")
+
+    def travel(self, legacy):
+        vm = self.start(ROUTE[0], legacy)
+        device = self.driver(vm, 0, legacy, 1 << 1)
+        out, into = device.add_queue(13, 8), device.add_queue(12, 8)
+        control_in, control = device.add_queue(2, 32), device.add_queue(3, 32)
+        device.driver_ok()
+        message = control.memory.take(8)
+        vm.qtest.write(message, struct.pack("<IHH", 5, 6, 1))  # the port is open
+        control.add([(message, 8, False)])
+        control.kick()
+        control.wait()
+        addr, block = out.memory.take(1 << 18), bytes(range(256)) * 1024
+        vm.qtest.b64write(addr, block)
+        for who in ROUTE[1:]:
+            count = self.stuff(out, addr, block)
+            old = self.peer
+            vm = self.move_on(vm, who, legacy, device)
+            data = self.drain(old)
+            self.assertLess(len(data), count)
+            data += self.receive(self.peer, count - len(data))
+            self.assertEqual(data, block * (count // len(block)), who)
+            out.wait()
+            buffer = into.memory.take(16)
+            into.add([(buffer, 16, True)])
+            into.kick()
+            self.peer.sendall(b"still open")
+            self.assertEqual(into.wait()[1], 10, who)
+            self.assertEqual(vm.qtest.read(buffer, 10), b"still open")
+        self.assertIsNone(control_in.poll())
+
+    def test_legacy(self):
+        self.travel(legacy=True)
+
+    def test_modern(self):
+        self.travel(legacy=False)

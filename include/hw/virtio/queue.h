@@ -76,6 +76,8 @@ struct stream_out;
 struct virtqueue_saved;
 void virtqueue_element_save(const struct virtqueue_element *elem, struct stream_out *o);
 struct virtqueue_saved *virtqueue_element_parse(struct stream_in *in, GError **err);
+/* Whether its out part has a byte at this offset of this piece, or ends there. */
+bool virtqueue_saved_has(const struct virtqueue_saved *saved, uint32_t piece, uint64_t offset);
 struct virtqueue_element *virtqueue_element_load(struct virtqueue *vq,
                                                  const struct virtqueue_saved *saved, size_t size,
                                                  GError **err);
