@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -164,4 +165,52 @@ bool block_file_open(struct block_node *node, bool auto_read_only, GError **err)
     node->length = (uint64_t)length;
     find_alignment(node);
     return true;
+}
+
+bool block_file_is_host_alone(int fd)
+{
+    static const long local[] = {
+        0xef53 /* ext */,       0x58465342 /* xfs */,   0x9123683e /* btrfs */,
+        0x01021994 /* tmpfs */, 0x858458f6 /* ramfs */, 0xf2f52010 /* f2fs */,
+        0x2fc12fc1 /* zfs */,
+    };
+    struct statfs fs;
+
+    if (fstatfs(fd, &fs) == 0) {
+        for (unsigned i = 0; i < G_N_ELEMENTS(local); i++) {
+            if ((long)fs.f_type == local[i]) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+void block_foreach_disk(struct vm *vm, void (*fn)(const struct block_facts *facts, void *opaque),
+                        void *opaque)
+{
+    for (unsigned i = 0; vm->blocks && i < vm->blocks->nodes->len; i++) {
+        const struct block_node *node = g_ptr_array_index(vm->blocks->nodes, i);
+        const struct block_node *leaf = block_leaf_const(node);
+        struct block_facts facts;
+        struct stat st;
+
+        if (!node->user || !node->user->place || fstat(leaf->fd, &st) < 0) {
+            continue;
+        }
+        facts = (struct block_facts){
+            .place = node->user->place(node->opaque),
+            .name = block_name(node),
+            .path = leaf->filename,
+            .length = leaf->length,
+            .device = leaf->is_device ? st.st_rdev : st.st_dev,
+            .inode = leaf->is_device ? 0 : st.st_ino,
+            .read_only = block_is_read_only(node),
+            .direct = leaf->direct,
+            .no_flush = leaf->no_flush,
+            .host_alone = !leaf->is_device && block_file_is_host_alone(leaf->fd),
+            .deleted = st.st_nlink == 0,
+        };
+        fn(&facts, opaque);
+    }
 }

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <sys/vfs.h>
 
 #include "internal.h"
 #include "system/vm.h"
@@ -238,26 +237,6 @@ bool block_inactivate_all(struct vm *vm, GError **err)
     return true;
 }
 
-/* Filesystems that no other host writes to. What is not known here may be shared. */
-static bool host_alone(int fd)
-{
-    static const long local[] = {
-        0xef53 /* ext */,       0x58465342 /* xfs */,   0x9123683e /* btrfs */,
-        0x01021994 /* tmpfs */, 0x858458f6 /* ramfs */, 0xf2f52010 /* f2fs */,
-        0x2fc12fc1 /* zfs */,
-    };
-    struct statfs fs;
-
-    if (fstatfs(fd, &fs) == 0) {
-        for (unsigned i = 0; i < G_N_ELEMENTS(local); i++) {
-            if ((long)fs.f_type == local[i]) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 /* Locks, and what the other machine has changed. */
 static bool activate(struct block_node *node, int64_t end, GError **err)
 {
@@ -273,7 +252,7 @@ static bool activate(struct block_node *node, int64_t end, GError **err)
         g_clear_error(&error);
         g_usleep(LOCK_RETRY_US);
     }
-    if (leaf->is_device || !host_alone(leaf->fd)) {
+    if (leaf->is_device || !block_file_is_host_alone(leaf->fd)) {
         posix_fadvise(leaf->fd, 0, 0, POSIX_FADV_DONTNEED);
     }
     length = block_file_length(leaf);

@@ -80,6 +80,8 @@ struct block_node *block_find_node(struct block_set *set, const char *node_name)
 
 /* Opens node->filename as the node's members say and finds out about it; *err HOST or USER. */
 bool block_file_open(struct block_node *node, bool auto_read_only, GError **err);
+/* Its filesystem is one that no other host writes to. What is not known may be shared. */
+bool block_file_is_host_alone(int fd);
 /* The length as it is now, in whole sectors; -errno. */
 int64_t block_file_length(const struct block_node *node);
 

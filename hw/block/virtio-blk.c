@@ -9,8 +9,10 @@
  */
 #include "virtio-blk.h"
 
+#include <inttypes.h>
 #include <string.h>
 
+#include "hw/misc/virtio-slot.h"
 #include "migration/stream/in.h"
 #include "migration/stream/out.h"
 #include "system/config.h"
@@ -170,6 +172,11 @@ static void blk_drain(struct virtio_device *v)
     blk_notify(b);
 }
 
+static const char *blk_place(void *opaque)
+{
+    return blk_of(opaque)->place;
+}
+
 static void blk_resized(void *opaque)
 {
     virtio_notify_config(opaque);
@@ -198,6 +205,7 @@ static void blk_settled(void *opaque)
 }
 
 static const struct block_user_ops user_ops = {
+    .place = blk_place,
     .resized = blk_resized,
     .qdev = blk_qdev,
     .io_status = blk_io_status,
@@ -354,6 +362,7 @@ static bool blk_realize(struct virtio_device *v, GError **err)
     if (!block_attach(b->node, &user_ops, b, b->read_only, b->share_rw, err)) {
         return false;
     }
+    b->place = g_strdup_printf("virtio-mmio@%016" PRIx64 "/virtio-blk", virtio_slot_base(v->slot));
     b->wce = initial_wce(b);
     offer_features(b);
     /* it ends behind what is offered */
@@ -372,6 +381,7 @@ static void blk_unrealize(struct virtio_device *v)
 
     block_detach(b->node);
     free_waiting(b);
+    g_free(b->place);
 }
 
 /* --- the wire: u8 1, be32 queue where there are several, the request; ... u8 0 --- */

@@ -42,6 +42,7 @@ struct blk_list {
 struct virtio_blk {
     struct virtio_device vdev; /* first */
     struct block_node *node;
+    char *place; /* in a stream */
 
     /* properties */
     char *drive, *serial, *werror_text, *rerror_text;

@@ -48,8 +48,9 @@ struct block_request {
 
 /* Who uses a node. A node has one user. */
 struct block_user_ops {
-    void (*resized)(void *opaque);     /* block_resize, or the activation, found another length */
-    const char *(*qdev)(void *opaque); /* qom path or id, for query-block */
+    const char *(*place)(void *opaque); /* the device's name in a stream, for block_facts */
+    void (*resized)(void *opaque);      /* block_resize, or the activation, found another length */
+    const char *(*qdev)(void *opaque);  /* qom path or id, for query-block */
     BlockDeviceIoStatus (*io_status)(void *opaque); /* NULL: always ok */
     bool (*write_cache)(void *opaque); /* what the guest has set; NULL: as the node says */
     void (*settled)(void *opaque);     /* some requests have been completed one after another */
@@ -97,6 +98,18 @@ const char *block_drive_id(const struct block_node *node); /* "" where -blockdev
  */
 bool block_drain(struct block_node *node, GError **err);
 bool block_drain_all(struct vm *vm, GError **err);
+
+/* What the check before a migration compares. Strings are valid during the call. */
+struct block_facts {
+    const char *place, *name, *path;
+    uint64_t length;        /* bytes */
+    uint64_t device, inode; /* of the file; of a block device its number and 0 */
+    bool read_only, direct, no_flush;
+    bool host_alone; /* its filesystem is one that no other host writes to */
+    bool deleted;    /* the file has no name any more */
+};
+void block_foreach_disk(struct vm *vm, void (*fn)(const struct block_facts *facts, void *opaque),
+                        void *opaque);
 
 /*
  * The hand-over of the disks, all without effect where there are none.

@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "migration/check/disks.h"
 #include "migration/check/side.h"
 #include "system/memory.h"
 #include "target/i386/cpu.h"
@@ -485,5 +486,6 @@ void sides_compare(const MigrationSide *s, const MigrationSide *d, GPtrArray *fi
     compare_memory(s, d, findings);
     compare_cpu(s->cpu, d->cpu, findings);
     compare_devices(s, d, findings);
+    disks_compare(s, d, findings);
     compare_host(s, d, findings);
 }

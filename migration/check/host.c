@@ -155,6 +155,10 @@ MigrationSideHost *host_describe(void)
     memory_of_host(h);
     limit_of_group(h);
     cpus_of_host(h);
+    h->boot = read_fact("/proc/sys/kernel/random/boot_id");
+    if (h->boot) {
+        g_strstrip(h->boot);
+    }
     return h;
 }
 

@@ -14,6 +14,7 @@
 #include <sys/statvfs.h>
 
 #include "accel/accel.h"
+#include "block/block.h"
 #include "migration/check/host.h"
 #include "migration/internal.h"
 #include "migration/vmstate/savevm.h"
@@ -66,6 +67,24 @@ static GPtrArray *describe_blocks(struct vm *vm)
     return list;
 }
 
+static void add_disk(const struct block_facts *facts, void *list)
+{
+    MigrationSideDisk *d = g_new0(MigrationSideDisk, 1);
+
+    d->device = g_strdup(facts->place);
+    d->name = g_strdup(facts->name);
+    d->path = g_strdup(facts->path);
+    d->size = facts->length;
+    d->read_only = facts->read_only;
+    d->direct = facts->direct;
+    d->no_flush = facts->no_flush;
+    d->file_device = facts->device;
+    d->file_inode = facts->inode;
+    d->host_alone = facts->host_alone;
+    d->deleted = facts->deleted;
+    g_ptr_array_add(list, d);
+}
+
 static GPtrArray *describe_capabilities(const struct migration *m)
 {
     GPtrArray *list = qapi_migration_side_setting_list_new();
@@ -104,6 +123,8 @@ MigrationSide *side_describe(struct migration *m)
     side->devices = qapi_migration_side_device_list_new();
     savevm_foreach(vm->savevm, add_device, side->devices);
     side->capabilities = describe_capabilities(m);
+    side->disks = qapi_migration_side_disk_list_new();
+    block_foreach_disk(vm, add_disk, side->disks);
     side->blockers = migration_blocker_reasons(m);
     return side;
 }

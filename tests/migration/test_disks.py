@@ -293,6 +293,54 @@ class Failure(DiskCase):
         driver.check()
 
 
+class Check(DiskCase):
+    """What migrate-check says of disks that do not fit; the migration is refused for the same."""
+
+    def look(self, source, destination):
+        self.pair(ready=False, source={"extra_args": source},
+                  destination={"extra_args": destination})
+        found = self.src.cmd("migrate-check", uri=self.uri, peer="ferry")
+        disks = [(f["severity"], f["subject"], f["reason"]) for f in found["findings"]
+                 if f["kind"] == "disk"]
+        return disks, found
+
+    def test_same_image(self):
+        disk = self.disk(self.image())
+        self.assertEqual(self.look(disk, disk)[0], [])
+
+    def test_another_image(self):
+        one, two = self.image(), self.image(name="copy.img")
+        disks, _ = self.look(self.disk(one), self.disk(two))
+        self.assertEqual([d[:2] for d in disks], [("obstacle", "d0")])
+        self.assertIn("another file", disks[0][2])
+        migrate.start(self.src, self.uri)
+        said = migrate.wait_status(self.src, "failed")["error-desc"]
+        self.assertIn("another file", said)
+        self.src.wait_state("running")
+        self.assertEqual(self.locked(one), WRITER)
+
+    def test_another_size(self):
+        one, two = self.image(), self.image(2 * MIB, name="copy.img")
+        disks, _ = self.look(self.disk(one, ",readonly=on"), self.disk(two, ",readonly=on"))
+        self.assertEqual([d[:2] for d in disks], [("obstacle", "d0")])
+        self.assertIn("1048576 bytes on the source and 2097152", disks[0][2])
+
+    def test_copy_to_read(self):
+        one, two = self.image(), self.image(name="copy.img")
+        disks, _ = self.look(self.disk(one, ",readonly=on"), self.disk(two, ",readonly=on"))
+        self.assertEqual(disks, [])
+
+    def test_read_only_there(self):
+        path = self.image()
+        disks, _ = self.look(self.disk(path), self.disk(path, ",readonly=on"))
+        self.assertEqual([d[0] for d in disks], ["obstacle"])
+
+    def test_missing(self):
+        found = self.look(self.disk(self.image()), ())[1]
+        self.assertIn(("obstacle", "device"), [(f["severity"], f["kind"])
+                                               for f in found["findings"]])
+
+
 class Late(DiskCase):
     def test_stopped_destination(self):
         path = self.image()

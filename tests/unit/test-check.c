@@ -30,6 +30,12 @@ static const char base[] =
     "'blockers':[],"
     "'host':{'cpus':8,'load':0.5,'memory':8589934592,'swap':0}}";
 
+/* The same with a disk, on one host. */
+static const char disk[] =
+    "'swap':0,'boot':'b0'},'disks':[{'device':'virtio-mmio@1/virtio-blk','name':'d0',"
+    "'path':'/a','size':1048576,'read-only':false,'direct':true,'no-flush':false,"
+    "'file-device':1,'file-inode':2,'host-alone':true,'deleted':false}]}";
+
 static MigrationSide *side(const char *text)
 {
     g_autoptr(GByteArray) bytes = g_byte_array_new();
@@ -234,6 +240,65 @@ static void test_uuid(void)
 
             g_assert_true(g_str_has_prefix(text, cases[i].severity));
             g_assert_nonnull(strstr(text, " uuid uuid: "));
+        }
+    }
+}
+
+static void test_disks(void)
+{
+    static const struct {
+        const char *from, *to; /* in the destination's disk; NULL: nothing */
+        const char *both;      /* what else is so on both sides, put for */
+        const char *instead;
+        const char *finding; /* NULL: none */
+    } cases[] = {
+        { NULL, NULL, NULL, NULL, NULL },
+        { "'/a'", "'/b'", NULL, NULL, NULL },
+        { "'direct':true", "'direct':false", NULL, NULL, NULL },
+        { "'size':1048576", "'size':512", NULL, NULL,
+          "obstacle disk d0: Disk 'd0' has 1048576 bytes on the source and 512 on the" },
+        { "'read-only':false", "'read-only':true", NULL, NULL,
+          "obstacle disk d0: Disk 'd0' is written on the source and only read on the dest" },
+        { "'deleted':false", "'deleted':true", NULL, NULL, "warning disk d0: The file '/a' of " },
+        { "'file-inode':2", "'file-inode':3", NULL, NULL,
+          "obstacle disk d0: Disk 'd0' is '/a' on the source and '/a', another file" },
+        { "'file-inode':2", "'file-inode':3", "'read-only':false", "'read-only':true", NULL },
+        { "'file-device':1", "'file-device':2", NULL, NULL,
+          "warning disk d0: Disk 'd0' is '/a' on the source and '/a' on the destination of the "
+          "sa" },
+        { "virtio-mmio@1", "virtio-mmio@2", NULL, NULL, NULL }, /* found among the devices */
+        { "'boot':'b0'", "'boot':'b1'", NULL, NULL,
+          "warning disk d0: Disk 'd0' is '/a' in a filesystem of the source's host alone" },
+        { "'boot':'b0'", "'boot':'b1'", "'host-alone':true", "'host-alone':false", NULL },
+        { "'boot':'b0'", "'boot':'b1'",
+          "'direct':true,'no-flush':false,'file-device':1,'file-inode':2,'host-alone':true",
+          "'direct':false,'no-flush':false,'file-device':1,'file-inode':2,'host-alone':false",
+          "warning disk d0: Disk 'd0' goes through the page cache of the source's host" },
+        { "'boot':'b0'", "'boot':'b1'", "'read-only':false", "'read-only':true", NULL },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GString) there = g_string_new(base);
+        g_autoptr(GString) here = NULL;
+        g_autoptr(GPtrArray) found = findings_new();
+
+        g_string_replace(there, "'swap':0}}", disk, 1);
+        if (cases[i].both) {
+            g_assert_cmpuint(g_string_replace(there, cases[i].both, cases[i].instead, 1), ==, 1);
+        }
+        here = g_string_new(there->str);
+        if (cases[i].from) {
+            g_assert_cmpuint(g_string_replace(here, cases[i].from, cases[i].to, 1), ==, 1);
+        }
+        g_autoptr(MigrationSide) s = side(there->str);
+        g_autoptr(MigrationSide) d = side(here->str);
+
+        sides_compare(s, d, found);
+        g_autofree char *text = findings_text(found);
+        const char *want = cases[i].finding;
+
+        if (found->len != (want ? 1 : 0) || (want && !g_str_has_prefix(text, want))) {
+            g_error("case %zu: %s", i, text);
         }
     }
 }
@@ -477,6 +542,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/check/rules", test_rules);
     g_test_add_func("/check/uuid", test_uuid);
+    g_test_add_func("/check/disks", test_disks);
     g_test_add_func("/check/invtsc", test_invtsc);
     g_test_add_func("/check/x-ignore-shared", test_x_ignore_shared);
     g_test_add_func("/check/huge-pages", test_huge_pages);
