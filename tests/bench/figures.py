@@ -9,6 +9,7 @@ import time
 
 from limit import limit
 from measure import Failed
+from virtio import blk, blk_direct, blk_threads, net
 
 START_S = 30.0
 IDLE_S = 1.0
@@ -85,7 +86,8 @@ def bitmaps(bench):
     return rows
 
 
-FIGURES = {"start": start, "bitmaps": bitmaps, "limit": limit}
+FIGURES = {"start": start, "bitmaps": bitmaps, "limit": limit, "blk": blk, "blk-threads": blk_threads,
+           "blk-direct": blk_direct, "net": net}
 
 
 def lines(name, rows):

@@ -20,7 +20,7 @@ esac
 
 workload() {
     objs=
-    for f in ring0 main work report devstate devices cpustate; do
+    for f in ring0 main work report devstate devices cpustate virtio disk nic; do
         # shellcheck disable=SC2086
         "$cc" $flags -c "$src/$f.c" -o "$tmp/$f.o"
         objs="$objs $tmp/$f.o"

@@ -10,6 +10,7 @@
  *   devstate.c  ring 3: device state that a migration must not lose (devstate=1)
  *   devices.c   ring 0: the same, registers of the chips
  *   cpustate.c  ring 0: the same, registers of the vCPU
+ *   virtio.c    ring 3, vCPU 0: virtio devices; disk.c and nic.c: work for them (blk=1, net=)
  *
  * All memory is mapped one to one and open to ring 3; the guest protects nothing from itself.
  * Ring 3 asks ring 0 by UD2, see sys().
@@ -274,6 +275,10 @@ enum dev_item {
     DEV_FWCFG,
     DEV_ITEMS
 };
+
+/* virtio.c: sets devices up before data pages are dealt out; work for them */
+void virtio_layout(void);
+int virtio_step(struct cpu *c, u64 now);
 
 void dev_start(struct cpu *c);
 int dev_step(struct cpu *c, u64 now);

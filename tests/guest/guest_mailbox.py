@@ -102,6 +102,26 @@ class Mailbox:
         return [self._read(at + DEFINES["MAILBOX_STALL_OFF"] + n % slots * DEFINES["MAILBOX_STALL_SIZE"],
                            "mailbox_stall") for n in range(max(since, count - slots), count)]
 
+    def disk(self):
+        """The virtio disk at work (blk=1)."""
+        return self._read(self._virtio_at(), "mailbox_disk")
+
+    def nic(self):
+        """The network device (net=)."""
+        return self._read(self._virtio_at() + DEFINES["MAILBOX_NIC_OFF"], "mailbox_nic")
+
+    def virtio_put(self, what, field, value):
+        """`what`: "disk" or "nic"; one of the fields that may be written from outside."""
+        at = ADDR + self._virtio_at() + (DEFINES["MAILBOX_NIC_OFF"] if what == "nic" else 0)
+        at += 8 * STRUCTS["mailbox_" + what].index(field)
+        self.memory[at : at + 8] = struct.pack("<Q", value)
+
+    def _virtio_at(self):
+        addr = self.header["virtio_addr"]
+        if not addr:
+            raise ValueError("The guest drives no virtio device: it was started without blk= or net=")
+        return addr - ADDR
+
     def _stalls_at(self, cpu):
         addr = self.header["stall_addr"]
         if not addr:
@@ -169,6 +189,32 @@ def word(kind, page, gen, seed, w):
         at = (r >> 40 & 15) * 8
         return struct.unpack_from("<Q", _TEXT, at)[0]
     return r
+
+
+def check_disk(box, path, step=1, limit=20):
+    """Looks at the file of a disk that is idle, every step-th block of it as the guest would, and at
+    the begin and end of every sector. Returns (blocks checked, complaints)."""
+    disk, seed = box.disk(), box.header["seed"]
+    size, blocks = disk["block_bytes"], disk["blocks"]
+    at = file_offset(disk["generation_addr"])
+    generations = struct.unpack("<%dI" % blocks, box.memory[at : at + 4 * blocks])
+    complaints = []
+    with open(path, "rb") as f:
+        for block, generation in enumerate(generations):
+            data = struct.unpack("<%dQ" % (size // 8), f.read(size))
+            for s in range(size // 512):
+                sector = block * size // 512 + s
+                got = data[64 * s : 64 * s + 64]
+                b = base(sector, generation, seed)
+                want = {w: mix((b + w * 0x9B05688C1F83D9AB) & MASK)
+                        for w in (range(2, 64) if block % step == 0 else (63,))}
+                want |= {0: sector, 1: generation}
+                wrong = [w for w in want if want[w] != got[w]]
+                if wrong:
+                    complaints.append((sector, wrong[0], want[wrong[0]], got[wrong[0]]))
+            if len(complaints) >= limit:
+                break
+    return blocks, complaints
 
 
 def check(box, step=1, limit=20):

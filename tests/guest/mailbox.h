@@ -34,6 +34,12 @@
 #define MAILBOX_STALL_SIZE 0x10u
 #define MAILBOX_STALL_MAX  4094u
 
+#define MAILBOX_NIC_OFF 0x800u
+
+/* disk.state */
+#define MAILBOX_DISK_FILL 1u /* all blocks are written for the first time */
+#define MAILBOX_DISK_RUN  2u
+
 /* header.state */
 #define MAILBOX_STATE_BOOT  0u
 #define MAILBOX_STATE_INIT  1u /* pages are being written for the first time */
@@ -98,6 +104,7 @@ struct mailbox_header {
     uint64_t boot_clock_ns;  /* clock when the guest came up */
     uint64_t ready_clock_ns; /* clock when all pages were initialised */
     uint64_t stall_addr;     /* physical address of vCPU 0's area of stalls, 0 for none */
+    uint64_t virtio_addr;    /* physical address of mailbox_disk and mailbox_nic, 0 for none */
 };
 
 struct mailbox_cpu {
@@ -157,6 +164,59 @@ struct mailbox_stalls {
 struct mailbox_stall {
     uint64_t at_ns; /* TSC at its end, as nanoseconds */
     uint64_t took_ns;
+};
+
+/* With blk=1, at virtio_addr. */
+struct mailbox_disk {
+    uint64_t state;           /* MAILBOX_DISK_x, 0: no disk */
+    uint64_t stop;            /* written from outside: 1 begins no more requests */
+    uint64_t depth;           /* requests in flight, at most blkdepth=; may be changed likewise */
+    uint64_t percent;         /* of the requests that read; may be changed likewise */
+    uint64_t idle;            /* 1 when told so and nothing is in flight */
+    uint64_t slot;            /* of virtio-mmio */
+    uint64_t features;        /* agreed on */
+    uint64_t capacity;        /* bytes */
+    uint64_t block_bytes;     /* of a block, and of every request but flushes */
+    uint64_t blocks;          /* in use, from the begin of the disk */
+    uint64_t generation_addr; /* physical address of uint32_t[blocks]; highest bit: in flight */
+    uint64_t submitted;       /* requests */
+    uint64_t completed;
+    uint64_t in_flight;
+    uint64_t reads; /* completed */
+    uint64_t writes;
+    uint64_t flushes;
+    uint64_t kicks;        /* notifications written */
+    uint64_t sectors_read; /* and compared */
+    uint64_t failed;       /* with a status or a length that is not the right one */
+    uint64_t unasked;      /* completions of what was not in flight */
+    uint64_t bad_sectors;  /* with another content than they must have */
+    uint64_t bad_sector;   /* the first of them */
+    uint64_t bad_word;
+    uint64_t bad_expected;
+    uint64_t bad_got;
+    uint64_t latency_ns; /* of all completed ones together */
+    uint64_t latency_max_ns;
+};
+
+/* With net=, MAILBOX_NIC_OFF behind virtio_addr. */
+struct mailbox_nic {
+    uint64_t state; /* 0: no device, 1: it works */
+    uint64_t stop;  /* written from outside: 1 sends no more */
+    uint64_t idle;  /* 1 when told so and nothing that was sent is in flight */
+    uint64_t slot;
+    uint64_t features;
+    uint64_t mac;       /* the first byte highest */
+    uint64_t sent;      /* frames put into the ring: the last number */
+    uint64_t completed; /* of these: came back */
+    uint64_t in_flight;
+    uint64_t received; /* frames of ours */
+    uint64_t last;     /* the highest number */
+    uint64_t gaps;     /* numbers that were passed over */
+    uint64_t back;     /* frames whose number was not above the highest */
+    uint64_t bad;      /* with wrong content */
+    uint64_t others;   /* frames that are not ours */
+    uint64_t unasked;  /* buffers that came back without being in flight */
+    uint64_t kicks;
 };
 
 #endif

@@ -9,6 +9,7 @@
  * page directories for memory above 4 GiB, the generation table, then the data pages.
  */
 #include "guest.h"
+#include "virtio.h"
 
 struct start_info_page {
     u32 magic, version, flags, nr_modules;
@@ -75,6 +76,9 @@ static const struct word exits[] = {
     { 0, 0 },
 };
 static const struct word rates[] = { { "max", ~0ull }, { 0, 0 } };
+static const struct word nics[] = {
+    { "off", NIC_OFF }, { "send", NIC_SEND }, { "recv", NIC_RECV }, { "both", NIC_BOTH }, { 0, 0 }
+};
 
 /* One row per argument: name, where it goes and how wide that is, factor, words it may be. */
 static const struct arg {
@@ -110,6 +114,22 @@ static const struct arg {
     { "fpu", &cfg.fpu, 1, 1, 0 },
     { "avx", &cfg.avx, 1, 1, 0 },
     { "pv", &cfg.pv, 1, 1, 0 },
+    { "blk", &vcfg.disk, 1, 1, 0 },
+    { "blksize", &vcfg.disk_size, 8, 1, 0 },
+    { "blkbs", &vcfg.disk_bytes, 4, 1, 0 },
+    { "blkdepth", &vcfg.disk_depth, 4, 1, 0 },
+    { "blkread", &vcfg.disk_reads, 4, 1, 0 },
+    { "blkpick", &vcfg.disk_pick, 1, 1, picks },
+    { "blkflush", &vcfg.disk_flush, 4, 1, 0 },
+    { "blkcheck", &vcfg.disk_check, 1, 1, 0 },
+    { "blkrate", &vcfg.disk_rate, 8, 1, rates },
+    { "net", &vcfg.nic, 1, 1, nics },
+    { "netlen", &vcfg.nic_bytes, 4, 1, 0 },
+    { "netdepth", &vcfg.nic_depth, 4, 1, 0 },
+    { "netrate", &vcfg.nic_rate, 8, 1, rates },
+    { "virtidx", &vcfg.event_idx, 1, 1, 0 },
+    { "virtind", &vcfg.indirect, 1, 1, 0 },
+    { "virtirq", &vcfg.interrupts, 1, 1, 0 },
 };
 
 /* Whether `s` starts with `word` and then a character of the set "= \0". */
@@ -283,6 +303,7 @@ static void layout(const struct start_info_page *si, u32 n)
         regions[0].pages--;
     }
     stalls_layout(n);
+    virtio_layout();
     for (u32 i = 0; i < region_count; i++) {
         total += regions[i].pages;
     }

@@ -484,6 +484,7 @@ void work_loop(struct cpu *c)
         busy |= verify_step(c, now);
         busy |= pass_step(c);
         busy |= dev_step(c, now);
+        busy |= c->index == 0 && virtio_step(c, now);
         m->steal_ns = c->steal.steal;
         m->apf_events = c->apf_events;
         if (c->index == 0) {

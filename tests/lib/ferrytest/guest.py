@@ -14,7 +14,7 @@ from .peek import Peek
 
 sys.path.insert(0, os.path.join(source_dir(), "tests", "guest"))
 
-from guest_mailbox import Mailbox, check, file_offset  # noqa: E402
+from guest_mailbox import Mailbox, check, check_disk, file_offset  # noqa: E402, F401
 
 # Arguments that make the guest watch the state of its devices. It wants each clock to have ticked
 # between two looks, which takes longer where the machine is slow.

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Disks and networks under load move: the workload guest drives the devices itself and knows what every
+sector must hold and which frames it has sent. The request that is in flight when the guest is
+stopped completes once, on one side or the other.
+"""
+
+import unittest
+
+from ferrytest import load, migrate, net
+from ferrytest.load import Disk, Peer
+from ferrytest.net import Wire
+from migrationcase import MigrationCase
+from postcopycase import MIB, PostcopyCase
+
+MOVES = 5
+WHY_NOT = net.own_network()
+WORK = "report=100 rate=500"
+# what the driver asks for: event index, indirect descriptors, interrupts
+DRIVERS = ("", "virtidx=1 virtind=1 virtirq=1")
+
+
+class Moves(MigrationCase):
+    """Every machine of a chain has the same devices."""
+
+    def start(self, extra, guest, incoming=False, paused=False):
+        options = {"guest": f"{WORK} {guest}", "incoming": "defer"} if incoming else \
+            {"guest": f"{WORK} {guest}"}
+        vm = self.vm(*extra, paused=paused, **options)
+        migrate.set_capabilities(vm, return_path=True)
+        if incoming:
+            self.uri = self.link()
+            vm.cmd("migrate-incoming", uri=self.uri)
+        elif not paused:
+            vm.guest.wait_ready()
+        return vm
+
+    def move_on(self, vm, extra, guest):
+        dst = self.start(extra, guest, incoming=True)
+        migrate.move(vm, dst, self.uri)
+        return dst
+
+
+class DiskLoad(Moves):
+    def travel(self, legacy, guest, requests=300, options="", device=""):
+        path = load.make_disk(self.path(f"disk{len(self.machines)}"))
+        extra = load.drive(path, legacy, options, device)
+        vm = self.start(extra, guest)
+        Disk(vm.guest).wait_run()
+        for _ in range(MOVES):
+            Disk(vm.guest).wait_requests(requests)
+            src, vm = vm, self.move_on(vm, extra, guest)
+            src.quit()
+        Disk(vm.guest).wait_requests(requests)
+        vm.guest.check()
+        disk = Disk(vm.guest).check(path)
+        self.assertGreater(disk["reads"], requests)
+        self.assertGreater(disk["writes"], requests)
+        vm.quit()
+        return disk
+
+    def test_moves(self):
+        for legacy in (True, False):
+            for driver in DRIVERS:
+                with self.subTest(legacy=legacy, driver=driver):
+                    self.travel(legacy, f"blk=1 blkdepth=16 blkflush=50 {driver}")
+
+    def test_large_requests(self):
+        """Requests of 128 KiB: many pieces of the guest's memory."""
+        self.travel(False, "blk=1 blkdepth=8 blkbs=128K virtidx=1", requests=100)
+
+    def test_direct(self):
+        """O_DIRECT: requests take longer, more are in flight when the guest stops."""
+        self.travel(False, "blk=1 blkdepth=64 blkread=20", options=",cache=none")
+
+    def test_this_test(self):
+        """A write that did not happen, and one in the wrong place, are found."""
+        path = load.make_disk(self.path("disk"))
+        vm = self.start(load.drive(path, False), "blk=1 blkread=100")
+        disk = Disk(vm.guest)
+        disk.wait_run()
+        disk.settle()
+        with open(path, "r+b") as f:
+            f.seek(3 * 512 + 88)
+            f.write(b"spoiled!")
+        with self.assertRaisesRegex(AssertionError, r"\(3, 11, "):
+            disk.check(path)
+        disk.poke(0)
+        with self.assertRaisesRegex(AssertionError, r"\(0, "):
+            disk.check(path)
+        disk.go()
+        vm.serial_line("BAD disk sector=")
+        self.assertTrue(vm.guest.complaints())
+        self.assertGreater(disk.now()["bad_sectors"], 0)
+
+
+class DiskPostcopy(PostcopyCase):
+    extra = []
+
+    def vm(self, *extra, **options):
+        return super().vm(*self.extra, *extra, **options)
+
+    def test_postcopy(self):
+        """The guest leaves early, its rings and buffers follow when the device touches them."""
+        for legacy in (True, False):
+            for preempt in (False, True):
+                with self.subTest(legacy=legacy, preempt=preempt):
+                    path = load.make_disk(self.path("disk"))
+                    self.extra = load.drive(path, legacy)
+                    src, dst = self.postcopy_pair(
+                        preempt, guest=f"{WORK} blk=1 blkdepth=16 virtidx=1", memory=32)
+                    Disk(src.guest).wait_run()
+                    self.switch(src, slow=False, max_bandwidth=8 * MIB)
+                    self.arrive(src, dst)
+                    Disk(dst.guest).wait_requests(200)
+                    Disk(dst.guest).check(path)
+                    src.quit()
+                    dst.quit()
+
+
+@unittest.skipIf(WHY_NOT, WHY_NOT)
+class NetLoad(Moves):
+    taps = 0
+
+    def tap(self, legacy):
+        NetLoad.taps += 1
+        self.ifname = f"load{NetLoad.taps}"
+        return ["-netdev", f"tap,id=n0,ifname={self.ifname},script=no,downscript=no",
+                "-device", "virtio-net-device,netdev=n0", *load.transport(legacy)]
+
+    def travel(self, legacy, guest):
+        with Peer() as peer:
+            vm = self.start(self.tap(legacy), guest, paused=True)
+            wire = Wire(self.ifname)
+            peer.add(wire)
+            vm.cmd("cont")
+            vm.guest.wait_ready()
+            for _ in range(MOVES):
+                self.wait_frames(vm, 200)
+                src, old = vm, wire
+                dst = self.start(self.tap(legacy), guest, incoming=True)
+                wire = Wire(self.ifname)
+                peer.add(wire)
+                migrate.move(src, dst, self.uri)
+                peer.drop(old)
+                src.quit()
+                vm = dst
+            self.wait_frames(vm, 200)
+            vm.guest.check()
+            peer.check(vm.guest)
+            vm.quit()
+
+    def wait_frames(self, vm, count):
+        """Until so many more frames have gone each way."""
+        begin = vm.guest.box.nic()
+
+        def look():
+            vm.check_alive()
+            nic = vm.guest.box.nic()
+            return all(nic[k] >= begin[k] + count for k in ("completed", "received"))
+        migrate.wait_for(f"{count} frames each way", look)
+
+    def test_moves(self):
+        for legacy in (True, False):
+            for driver in DRIVERS:
+                with self.subTest(legacy=legacy, driver=driver):
+                    self.travel(legacy, f"net=both netrate=2000 netlen=200 {driver}")
