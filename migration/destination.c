@@ -116,7 +116,8 @@ static bool load_section_part(struct load *l, uint8_t type, GError **err)
 
 /*
  * Where zero pages may be left out, only END tells that nothing is missing. Elsewhere each page has
- * been named, and END may be absent: QEMU's background snapshots have none.
+ * been named, and END may be absent: QEMU's background snapshots have none. A QEMU whose guest can
+ * name free pages (page-hints.c) does not send those either.
  */
 static bool memory_complete(struct load *l, GError **err)
 {
@@ -124,7 +125,7 @@ static bool memory_complete(struct load *l, GError **err)
         return load_refuse(l, err, "The end before all of the memory has come");
     }
     return (l->features & FERRY_FEATURE_ZEROED) || l->in->m->partial_memory ||
-           ram_load_complete(l->ram, err);
+           l->in->m->hinter || ram_load_complete(l->ram, err);
 }
 
 /* The record behind a type byte other than EOF. */

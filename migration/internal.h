@@ -34,6 +34,7 @@ struct ram_load;
 struct return_path;
 struct vm;
 struct vm_config;
+struct page_hinter;
 struct postcopy_in;
 struct urgent;
 struct outgoing;
@@ -98,6 +99,7 @@ struct migration {
     struct dirty_rate *dirty_rate;     /* machine */
     struct dirty_limits *dirty_limits; /* machine */
     struct announcer *announcer;       /* machine */
+    struct page_hinter *hinter;        /* machine; NULL: none */
     struct premap *premap;             /* made with the machine, then of the incoming thread */
 };
 
@@ -244,6 +246,7 @@ struct outgoing {
     int64_t owed_ns;              /* when that was so */
     int64_t pause_mark_ns;        /* until here the pause's parts are known */
     struct converge converge;
+    bool hints_asked; /* thread only: between page_hints_begin() and _end() */
     struct postcopy_out postcopy;
 
     struct outgoing_stats stats;      /* m */
@@ -282,6 +285,11 @@ void outgoing_phase(struct outgoing *out, MigrationPhase phase);
 bool outgoing_ping(struct outgoing *out, uint32_t value);
 /* Queues a command record (enum stream_command). */
 void stream_put_command(struct stream_out *o, unsigned command, const void *payload, uint16_t len);
+
+/* page-hints.c, the thread, no machine lock. Asks the guest which memory it does not need, if it can
+ * be asked; ends that, if it was begun. */
+void page_hints_begin(struct outgoing *out);
+void page_hints_end(struct outgoing *out);
 
 /* switchover.c. Stops the guest, sends the rest, commits. True: the destination has the guest.
  * False: see outgoing_abort(). */

@@ -273,7 +273,10 @@ bool rounds_run(struct outgoing *out, GError **err)
         uint64_t before = out->o->bytes;
 
         outgoing_phase(out, MIGRATION_PHASE_MEMORY);
-        if (!send_round(out, err)) {
+        bool sent = send_round(out, err);
+
+        page_hints_end(out); /* they are of use in the first round */
+        if (!sent) {
             return false;
         }
         /* the policy's time bounds a round: what follows has the link's */

@@ -265,6 +265,9 @@ static bool setup(struct outgoing *out, GError **err)
         mutex_unlock(&out->m->lock);
     }
     vm_unlock(out->vm);
+    if (ok) {
+        page_hints_begin(out);
+    }
     return ok && policy_start(out, err);
 }
 
@@ -313,6 +316,7 @@ static void end(struct outgoing *out, GError *error)
 {
     struct migration *m = out->m;
 
+    page_hints_end(out); /* where it did not come to a round */
     converge_stop(out);
     policy_end(out);
     vm_lock(out->vm);

@@ -46,6 +46,15 @@ static const char *on_off(bool on)
 
 /* ---- pages of info ---- */
 
+static void info_balloon(struct vm *vm, GString *out, const char *arg G_GNUC_UNUSED, GError **err)
+{
+    g_autoptr(BalloonInfo) info = qmp_query_balloon(vm, err);
+
+    if (info) {
+        print(out, "balloon: actual=%" PRId64, info->actual >> 20);
+    }
+}
+
 static void info_chardev(struct vm *vm, GString *out, const char *arg G_GNUC_UNUSED, GError **err)
 {
     g_autoptr(GPtrArray) list = qmp_query_chardev(vm, err);
@@ -227,6 +236,7 @@ static void info_version(struct vm *vm, GString *out, const char *arg G_GNUC_UNU
 }
 
 static const struct hmp_command info_pages[] = {
+    { "balloon", NULL, "", "show how much memory the balloon leaves the guest", info_balloon },
     { "chardev", NULL, "", "show the character devices", info_chardev },
     { "cpus", NULL, "", "show the vCPUs and their threads", info_cpus },
     { "kvm", NULL, "", "show whether KVM is used", info_kvm },
@@ -261,6 +271,17 @@ PLAIN(run_stop, qmp_stop)
 PLAIN(run_system_powerdown, qmp_system_powerdown)
 PLAIN(run_system_reset, qmp_system_reset)
 
+static void run_balloon(struct vm *vm, GString *out G_GNUC_UNUSED, const char *arg, GError **err)
+{
+    guint64 mib;
+
+    if (!g_ascii_string_to_unsigned(arg ? arg : "", 10, 0, INT64_MAX >> 20, &mib, NULL)) {
+        error_set(err, FERRY_ERROR_USER, "'%s' is no number of MiB", arg ? arg : "");
+        return;
+    }
+    qmp_balloon(vm, &(struct qmp_balloon_arg){ .value = (int64_t)(mib << 20) }, err);
+}
+
 static void run_hostfwd_add(struct vm *vm, GString *out, const char *arg,
                             GError **err G_GNUC_UNUSED)
 {
@@ -274,12 +295,13 @@ static void run_hostfwd_remove(struct vm *vm, GString *out, const char *arg,
 }
 
 static const struct hmp_command commands[] = {
+    { "balloon", NULL, "target", "ask the guest to leave itself so many MiB", run_balloon },
     { "cont", "c", "", "let the guest run", run_cont },
     { "help", "?", "[cmd]", "show the help", run_help },
     { "hostfwd_add", NULL, "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport",
       "let a port of the host lead to the guest", run_hostfwd_add },
-    { "hostfwd_remove", NULL, "[netdev_id] [tcp|udp]:[hostaddr]:hostport",
-      "take such a port back", run_hostfwd_remove },
+    { "hostfwd_remove", NULL, "[netdev_id] [tcp|udp]:[hostaddr]:hostport", "take such a port back",
+      run_hostfwd_remove },
     { "info", NULL, "[subcommand]", "show various information about the system state", run_info },
     { "migrate_cancel", NULL, "", "give up the migration", run_migrate_cancel },
     { "quit", "q", "", "end Ferry", run_quit },

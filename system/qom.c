@@ -4,7 +4,8 @@
  *
  * Ferry has no object system. The tree is made for each question from what the vm owns, at the
  * paths where clients of QEMU look (/machine, /objects, /chardevs, /machine/unattached/device[0]),
- * and thrown away after the answer: it has some dozens of nodes. It is read-only.
+ * and thrown away after the answer: it has some dozens of nodes. Only what devices offer as live
+ * properties can be written.
  */
 #include <string.h>
 
@@ -23,7 +24,8 @@
 #define CPU_TYPE_SUFFIX   "-x86_64-cpu"
 
 struct node {
-    char *name; /* last part of the path, "" for the root */
+    struct device *dev; /* NULL: not a device */
+    char *name;         /* last part of the path, "" for the root */
     char *type;
     struct node *parent;
     GPtrArray *children;   /* struct node * */
@@ -121,6 +123,16 @@ static const char *property_type(enum property_type type)
     return names[type];
 }
 
+static const struct live_property *live_property(const struct device *dev, const char *name)
+{
+    for (const struct live_property *p = dev->class->live; p && p->name; p++) {
+        if (strcmp(p->name, name) == 0) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
 /* Where devices are, by the path before the last slash. */
 static void add_device(struct node *machine, struct device *dev)
 {
@@ -128,9 +140,15 @@ static void add_device(struct node *machine, struct device *dev)
     g_autofree char *parent = g_strndup(above, (gsize)(slash - above));
     struct node *node = node_new(node_child(machine, parent), slash + 1, dev->class->name);
 
+    node->dev = dev;
     for (const struct property *p = dev->class->properties; p && p->name; p++) {
-        add_property(node, p->name, property_type(p->type),
-                     device_get_property(dev, p->name, NULL));
+        if (!live_property(dev, p->name)) {
+            add_property(node, p->name, property_type(p->type),
+                         device_get_property(dev, p->name, NULL));
+        }
+    }
+    for (const struct live_property *p = dev->class->live; p && p->name; p++) {
+        add_property(node, p->name, p->type, p->get(dev));
     }
     add_property(node, "realized", "bool", json_true());
     add_property(node, "hotplugged", "bool", json_false());
@@ -342,6 +360,53 @@ json_t *qmp_qom_get(struct vm *vm, const struct qmp_qom_get_arg *arg, GError **e
     }
     node_free(root);
     return value;
+}
+
+static bool has_property(const struct node *node, const char *name)
+{
+    for (unsigned i = 0; i < node->properties->len; i++) {
+        if (strcmp(((struct node_property *)g_ptr_array_index(node->properties, i))->name, name) ==
+            0) {
+            return true;
+        }
+    }
+    return node_child(node, name);
+}
+
+/* Options of a device are for -device; what is no option at all cannot be written anywhere. */
+static bool set_property(const struct node *node, const struct qmp_qom_set_arg *arg, GError **err)
+{
+    struct device *dev = node->dev;
+    const struct live_property *live = dev ? live_property(dev, arg->property) : NULL;
+
+    if (live && live->set) {
+        return live->set(dev, arg->value, err);
+    }
+    for (const struct property *p = dev && !live ? dev->class->properties : NULL; p && p->name;
+         p++) {
+        if (strcmp(p->name, arg->property) == 0) {
+            g_autofree char *whose =
+                dev->id ? g_strdup_printf("device '%s'", dev->id) : g_strdup("anonymous device");
+
+            error_set(err, FERRY_ERROR_USER,
+                      "Attempt to set property '%s' on %s (type '%s') after it was realized",
+                      arg->property, whose, node->type);
+            return false;
+        }
+    }
+    error_set(err, FERRY_ERROR_USER, "Property '%s.%s' %s", node->type, arg->property,
+              has_property(node, arg->property) ? "is not writable" : "not found");
+    return false;
+}
+
+bool qmp_qom_set(struct vm *vm, const struct qmp_qom_set_arg *arg, GError **err)
+{
+    struct node *root = tree_new(vm);
+    struct node *node = find_node(root, arg->path, err);
+    bool ok = node && set_property(node, arg, err);
+
+    node_free(root);
+    return ok;
 }
 
 /* Types that are not device classes; parents before children. */

@@ -197,6 +197,7 @@ void ram_block_free(struct ram_block *b)
         close(b->fd);
     }
     dirty_journal_free(b->vmm_dirty);
+    dirty_journal_free(b->not_needed);
     g_free(b->idstr);
     g_free(b);
 }
@@ -313,4 +314,37 @@ void ram_block_mark_dirty(struct ram_block *b, uint64_t offset, uint64_t len)
     uint64_t first = offset >> TARGET_PAGE_BITS;
 
     dirty_journal_add(journal, first, ((offset + len - 1) >> TARGET_PAGE_BITS) - first + 1);
+}
+
+void ram_block_not_needed(struct ram_block *b, uint64_t offset, uint64_t len)
+{
+    struct dirty_journal *journal = atomic_load(&b->not_needed);
+    uint64_t first = (offset + TARGET_PAGE_SIZE - 1) >> TARGET_PAGE_BITS;
+    uint64_t end = (offset + len) >> TARGET_PAGE_BITS;
+
+    if (journal && first < end) {
+        dirty_journal_add(journal, first, end - first);
+    }
+}
+
+/*
+ * Shared memory loses its pages in the file, where every mapping sees the hole. A private mapping
+ * loses its own pages only: the file may be somebody else's.
+ */
+bool ram_block_discard(struct ram_block *b, uint64_t offset, uint64_t len, GError **err)
+{
+    bool hole = b->fd >= 0 && b->shared;
+    int rc;
+
+    g_assert(!((offset | len) & (b->page_size - 1)) && offset + len <= b->used_length);
+    rc = hole ? fallocate(b->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                          (off_t)len)
+              : madvise(b->host + offset, len, MADV_DONTNEED);
+    atomic_fetch_add(&b->discards, 1);
+    if (rc < 0) {
+        error_set_errno(err, FERRY_ERROR_HOST, errno,
+                        "The host does not take back %" PRIu64 " bytes of memory '%s'", len,
+                        b->idstr);
+    }
+    return rc == 0;
 }

@@ -273,3 +273,11 @@ uint64_t dirty_journal_take(struct dirty_journal *j, struct dirty_set *s)
     s->count += fresh;
     return fresh;
 }
+
+void dirty_journal_look(const struct dirty_journal *j, uint64_t first, uint64_t count,
+                        unsigned long *bits)
+{
+    for (uint64_t i = 0; i < BITMAP_WORDS(count); i++) {
+        bits[i] |= atomic_load(&j->words[first / BITS_PER_LONG + i]);
+    }
+}

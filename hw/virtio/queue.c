@@ -571,27 +571,45 @@ static struct virtqueue_element *pop_now(struct virtqueue *vq, size_t size, bool
     return virtqueue_element_new(vq, head, c.out_count, c.in_count, c.iov, c.addr, size);
 }
 
-struct virtqueue_element *virtqueue_pop(struct virtqueue *vq, size_t size)
+/* The queue may be used and its rings are there; if that is a question of time, the handler is
+ * called again. */
+static bool may_look(struct virtqueue *vq, bool gated)
 {
     struct virtio_device *v = vq->v;
-    bool gated = memory_has_gate(memory_of(vq));
+    uint32_t generation = vq->generation;
 
     if (!v->running || !virtqueue_is_ready(vq)) {
-        return NULL;
+        return false;
     }
-    if (gated) {
-        uint32_t generation = vq->generation;
+    if (!gated) {
+        return true;
+    }
+    if (!may_wait(vq)) {
+        return false;
+    }
+    if (!virtqueue_rings_are_here(vq) || generation != vq->generation || !v->running ||
+        !virtqueue_is_ready(vq)) {
+        virtqueue_kick(vq);
+        return false;
+    }
+    return true;
+}
 
-        if (!may_wait(vq)) {
-            return NULL;
-        }
-        if (!virtqueue_rings_are_here(vq) || generation != vq->generation || !v->running ||
-            !virtqueue_is_ready(vq)) {
-            virtqueue_kick(vq);
-            return NULL;
-        }
+struct virtqueue_element *virtqueue_pop(struct virtqueue *vq, size_t size)
+{
+    bool gated = memory_has_gate(memory_of(vq));
+
+    return may_look(vq, gated) ? pop_now(vq, size, gated) : NULL;
+}
+
+bool virtqueue_take_back(struct virtqueue *vq)
+{
+    if (!may_look(vq, memory_has_gate(memory_of(vq))) || !know_used(vq)) {
+        return false;
     }
-    return pop_now(vq, size, gated);
+    vq->last_avail = (uint16_t)(vq->last_avail - vq->in_use);
+    vq->in_use = 0;
+    return true;
 }
 
 void virtqueue_unpop(struct virtqueue *vq, struct virtqueue_element *elem)

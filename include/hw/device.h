@@ -45,11 +45,20 @@ struct property {
     const char *help;
 };
 
+/* A property that is more than a field of the device: what it says is made when somebody asks. */
+struct live_property {
+    const char *name, *type; /* as qom-list shows them */
+    json_t *(*get)(struct device *dev);
+    /* NULL: read-only. USER errors say what is wrong with the value. */
+    bool (*set)(struct device *dev, const json_t *value, GError **err);
+};
+
 struct device_class {
     const char *name; /* QOM type name, "isa-serial" */
     const char *description;
     size_t size;                       /* of the whole struct; struct device is its first member */
     const struct property *properties; /* ends with {} ; may be NULL */
+    const struct live_property *live;  /* ends with {} ; may be NULL; goes before properties */
     bool (*realize)(struct device *dev, GError **err); /* may be NULL */
     void (*reset)(struct device *dev);                 /* may be NULL */
     void (*unrealize)(struct device *dev);             /* frees what realize made; may be NULL */

@@ -60,6 +60,10 @@ struct ram_block {
      * VMM itself wrote, from any thread.
      */
     struct dirty_journal *_Atomic vmm_dirty;
+    /* Pages that the guest says it does not need, since a migration asked (migration/page-hints.c);
+     * NULL: nobody asks. */
+    struct dirty_journal *_Atomic not_needed;
+    _Atomic unsigned discards; /* counts ram_block_discard(): what was there may be a hole by now */
 };
 
 /*
@@ -142,6 +146,17 @@ bool memory_write(struct memory *mem, uint64_t gpa, const void *buf, uint64_t le
 /* The VMM wrote to a block (device DMA, loader). Any thread; cheap when nobody tracks. offset and
  * len in bytes. */
 void ram_block_mark_dirty(struct ram_block *block, uint64_t offset, uint64_t len);
+
+/*
+ * The guest does not need what is in these bytes (whole pages of the host): the host has its memory
+ * back, and they are as if they had never been touched. Nothing is marked dirty. Never while pages
+ * of the block may be missing (memory_has_gate()). Any thread. False and *err (HOST): the host
+ * refuses, for locked memory say; the bytes are as they were.
+ */
+bool ram_block_discard(struct ram_block *block, uint64_t offset, uint64_t len, GError **err);
+/* The pages that lie wholly in the range are not needed, as the guest says; nothing happens where
+ * nobody asks. Machine lock held. */
+void ram_block_not_needed(struct ram_block *block, uint64_t offset, uint64_t len);
 
 struct memory *memory_new(struct vm *vm);
 void memory_free(struct memory *mem);

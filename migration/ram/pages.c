@@ -128,30 +128,35 @@ static bool mark_mapped(const struct ram_block *b, int pagemap_fd, uint64_t firs
 /*
  * The data extent that contains `at` or is the next one behind it. SEEK_HOLE walks all of the data
  * page by page, so its answer is kept: what it found may have grown since, which the next question
- * finds, and does not shrink in a way that matters. A file with as many blocks as it is long has no
- * holes; should a file system count more blocks than there are, pages are read that need not be.
+ * finds, and shrinks only where the block says so (a balloon). A file with as many blocks as it is
+ * long has no holes; should a file system count more blocks than there are, pages are read that
+ * need not be.
  */
 static bool find_extent(const struct ram_block *b, off_t at, struct data_extent *extent)
 {
+    unsigned discards = atomic_load(&b->discards);
     struct stat st;
 
+    if (extent->discards != discards) {
+        *extent = (struct data_extent){ .discards = discards };
+    }
     if (at >= extent->start && at < extent->end) {
         return true;
     }
     if (!extent->end && fstat(b->fd, &st) == 0 && st.st_size > at &&
         (uint64_t)st.st_blocks * 512 >= (uint64_t)st.st_size) {
-        *extent = (struct data_extent){ 0, st.st_size };
+        *extent = (struct data_extent){ 0, st.st_size, discards };
         return true;
     }
     off_t data = lseek(b->fd, at, SEEK_DATA);
 
     if (data < 0) {
-        *extent = (struct data_extent){ INT64_MAX, INT64_MAX };
+        *extent = (struct data_extent){ INT64_MAX, INT64_MAX, discards };
         return errno == ENXIO; /* no data up to the end of the file */
     }
     off_t hole = lseek(b->fd, data, SEEK_HOLE);
 
-    *extent = (struct data_extent){ data, hole };
+    *extent = (struct data_extent){ data, hole, discards };
     return hole >= 0;
 }
 

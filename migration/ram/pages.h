@@ -12,6 +12,7 @@ bool page_is_zero(const void *page);
  * asks once per stretch and not once per call. Starts zeroed. */
 struct data_extent {
     int64_t start, end; /* bytes */
+    unsigned discards;  /* of the block when it was found */
 };
 
 /*

@@ -22,6 +22,7 @@ struct save_block {
     struct dirty_set dirty;
     bool skip; /* its pages do not travel */
     struct data_extent extent;
+    unsigned discards; /* of the block when tracking began */
     uint64_t unseen; /* pages from here on the first round has not looked at; see
                         ram_save_note_unseen() */
 };
@@ -44,7 +45,11 @@ struct ram_save {
     uint64_t at_page;
     uint64_t chunk_end;                                 /* pages below it are re-armed */
     const struct ram_block *named;                      /* block of the last record, for CONTINUE */
-    unsigned long untouched[BITMAP_WORDS(CHUNK_PAGES)]; /* of the current chunk, first round only */
+    uint64_t chunk_first;
+    /* Of the current chunk: pages that are sent as zero without a look at them. Known in the first
+     * round, and later where memory was discarded meanwhile. */
+    bool untouched_known;
+    unsigned long untouched[BITMAP_WORDS(CHUNK_PAGES)];
 
     struct mutex stats_lock;
     struct ram_save_stats stats;

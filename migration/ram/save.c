@@ -12,6 +12,12 @@
  * they are zero. Towards a destination whose memory is known to be zero nothing is sent for them,
  * else nine bytes each.
  *
+ * Memory that the guest gives back (a balloon) is as if it had never been touched: in later rounds
+ * the host is asked about it again, so that looking at it does not bring it back. Pages that the
+ * guest says it does not need (page-hints.c) are taken for untouched in the first round. That loses
+ * no write: all memory was re-armed before the guest was asked, so what it writes to such a page
+ * after it has named it is in the log, and enter_chunk() clears only what a sync has seen.
+ *
  * Pages go by reference; what the guest writes while the kernel copies them is logged and sent
  * again.
  */
@@ -43,8 +49,9 @@ struct ram_save *ram_save_new(struct vm *vm)
         struct ram_block *b = ram_block_at(vm->memory, i);
 
         if (b->migratable) {
-            rs->blocks[rs->count++] =
-                (struct save_block){ .block = b, .pages = ram_block_pages(b) };
+            rs->blocks[rs->count++] = (struct save_block){ .block = b,
+                                                           .pages = ram_block_pages(b),
+                                                           .discards = atomic_load(&b->discards) };
             rs->stats.total_bytes += b->used_length;
         }
     }
@@ -125,6 +132,32 @@ bool ram_save_start_tracking(struct ram_save *rs, GError **err)
     return true;
 }
 
+void ram_save_ask_for_hints(struct ram_save *rs)
+{
+    for (unsigned i = 0; i < rs->count; i++) {
+        const struct save_block *sb = &rs->blocks[i];
+
+        for (uint64_t at = 0; !sb->skip && at < sb->pages; at += CHUNK_PAGES) {
+            rs->vm->accel->ops->dirty_clear(rs->vm, sb->block, at,
+                                            MIN(CHUNK_PAGES, sb->pages - at));
+        }
+    }
+    vm_lock(rs->vm);
+    for (unsigned i = 0; i < rs->count; i++) {
+        if (!rs->blocks[i].skip) {
+            atomic_store(&rs->blocks[i].block->not_needed, dirty_journal_new(rs->blocks[i].pages));
+        }
+    }
+    vm_unlock(rs->vm);
+}
+
+void ram_save_end_hints(struct ram_save *rs)
+{
+    for (unsigned i = 0; i < rs->count; i++) {
+        dirty_journal_free(atomic_exchange(&rs->blocks[i].block->not_needed, NULL));
+    }
+}
+
 void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config, struct stream_out *o)
 {
     uint64_t remaining = 0;
@@ -165,21 +198,28 @@ void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config, s
 
 static void find_untouched(struct ram_save *rs, struct save_block *sb, uint64_t first, uint64_t n)
 {
+    const struct dirty_journal *not_needed = atomic_load(&sb->block->not_needed);
+
     pages_populated(sb->block, rs->pagemap_fd, first, n, &sb->extent, rs->untouched);
     for (unsigned w = 0; w < BITMAP_WORDS(n); w++) {
         rs->untouched[w] = ~rs->untouched[w];
     }
+    if (rs->first_round && not_needed) {
+        dirty_journal_look(not_needed, first, n, rs->untouched);
+    }
 }
 
-/* Re-arms the chunk that begins at the cursor and, in the first round, learns which of its pages
- * the host holds nothing for. */
+/* Re-arms the chunk that begins at the cursor and learns which of its pages the host holds nothing
+ * for: in the first round, and where pages were given back since. */
 static void enter_chunk(struct ram_save *rs, struct save_block *sb)
 {
     uint64_t size = rs->first_round ? CHUNK_PAGES : CHUNK_PAGES_AGAIN;
     uint64_t first = rs->at_page - rs->at_page % (rs->first_round ? size : BITS_PER_LONG);
     uint64_t n = MIN(rs->at_page - rs->at_page % size + size, sb->pages) - first;
 
+    rs->chunk_first = first;
     rs->chunk_end = first + n;
+    rs->untouched_known = rs->first_round || sb->discards != atomic_load(&sb->block->discards);
     if (rs->first_round && rs->leave_dirty) {
         find_untouched(rs, sb, first, n);
         if (bitmap_next_set(rs->untouched, n, 0) >= n) {
@@ -188,7 +228,7 @@ static void enter_chunk(struct ram_save *rs, struct save_block *sb)
     }
     /* before the question, or a page touched in between would be taken for untouched and clean */
     rs->vm->accel->ops->dirty_clear(rs->vm, sb->block, first, n);
-    if (rs->first_round) {
+    if (rs->untouched_known) {
         find_untouched(rs, sb, first, n);
     }
 }
@@ -245,7 +285,7 @@ static void send_page(struct ram_save *rs, struct stream_out *o, struct save_blo
                       uint64_t page, bool last, struct progress *p)
 {
     uint8_t *host = sb->block->host + page * TARGET_PAGE_SIZE;
-    bool untouched = rs->first_round && bitmap_test(rs->untouched, page % CHUNK_PAGES);
+    bool untouched = rs->untouched_known && bitmap_test(rs->untouched, page - rs->chunk_first);
 
     if (untouched || page_is_zero(host)) {
         p->zero++;

@@ -50,6 +50,13 @@ uint64_t ram_save_page_sizes(const struct ram_save *rs);
 void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config,
                     struct stream_out *o);
 /*
+ * After setup, before the first section: re-arms all memory and from then on takes pages that the
+ * guest says it does not need (ram_block_not_needed()) for untouched, in the first round. Takes the
+ * machine lock for a moment. end: with the machine lock held.
+ */
+void ram_save_ask_for_hints(struct ram_save *rs);
+void ram_save_end_hints(struct ram_save *rs);
+/*
  * Writes one PART (or, with end, the END section) with up to about max_bytes of what is left of the
  * round; less where finding it takes long, unless max_bytes is UINT64_MAX. True when the round is
  * over: every page that was dirty at the last sync has been sent.

@@ -17,9 +17,11 @@ RINGS = 0x800000  # nobody else in the guest uses memory here
 
 class Virtio(InteropCase):
     devices = ()
+    qemu_devices = None  # where they differ
 
     def start(self, who, legacy, incoming=False):
-        extra = [*self.devices, "-global", f"virtio-mmio.force-legacy={'on' if legacy else 'off'}"]
+        devices = self.devices if who == FERRY else self.qemu_devices or self.devices
+        extra = [*devices, "-global", f"virtio-mmio.force-legacy={'on' if legacy else 'off'}"]
         options = {"guest": None, "qtest": True, "smp": 1, "ram": None}
         return self.destination(who, *extra, **options) if incoming else \
             self.machine(who, *extra, **options)

@@ -23,6 +23,7 @@ void fake_never_called(void)
     g_assert_not_reached();
 }
 #define FAKE(name) __asm__(".globl qmp_" #name "\n.set qmp_" #name ", fake_never_called")
+FAKE(balloon);
 FAKE(block_resize);
 FAKE(blockdev_add);
 FAKE(blockdev_del);
@@ -45,7 +46,9 @@ FAKE(query_rx_filter);
 FAKE(object_add);
 FAKE(object_del);
 FAKE(qom_list);
+FAKE(qom_set);
 FAKE(qom_list_types);
+FAKE(query_balloon);
 FAKE(query_block);
 FAKE(query_blockstats);
 FAKE(query_dirty_rate);

@@ -38,6 +38,12 @@ struct virtqueue_element {
 struct virtqueue_element *virtqueue_pop(struct virtqueue *vq, size_t size);
 /* Puts back what was popped last and not pushed. The element stays the caller's. */
 void virtqueue_unpop(struct virtqueue *vq, struct virtqueue_element *elem);
+/*
+ * For a device that keeps requests and does not send them along when it moves: what was popped on
+ * the source and not pushed is popped again. Once after a load, before the first pop. False: not
+ * now, as with virtqueue_pop().
+ */
+bool virtqueue_take_back(struct virtqueue *vq);
 /* The driver has reset the device or taken back the queue since it was popped. */
 bool virtqueue_element_is_stale(const struct virtqueue_element *elem);
 /* Gives it back: `written` bytes of `in` were written (marked dirty here). An element from before a
