@@ -256,6 +256,96 @@ static void test_untouched_are_named_for_others(struct fixture *f, gconstpointer
     ram_save_free(rs);
 }
 
+static void discard(struct fixture *f, unsigned first, unsigned count)
+{
+    GError *err = NULL;
+
+    g_assert_true(
+        ram_block_discard(f->ram, first * TARGET_PAGE_SIZE, count * TARGET_PAGE_SIZE, &err));
+    g_assert_no_error(err);
+}
+
+/* Memory that is given back while it is walked: where it comes next, and after it was written. */
+static void test_given_back(struct fixture *f, gconstpointer data)
+{
+    struct ram_save_stats s;
+    struct ram_save *rs;
+
+    (void)data;
+    memset(f->ram->host, 'x', PAGES * TARGET_PAGE_SIZE);
+    start(f, &rs, true);
+    g_assert_false(ram_save_section(rs, f->o, 100000, false));
+    discard(f, 5000, 1000); /* of the second chunk */
+    g_assert_true(ram_save_section(rs, f->o, UINT64_MAX, false));
+    ram_save_get_stats(rs, &s);
+    g_assert_cmpuint(s.normal_pages, ==, PAGES - 1000);
+    for (unsigned i = 5000; i < 6000; i++) {
+        g_assert_false(resident(f, i));
+    }
+
+    /* 0-9 were sent, written and given back, 20-29 only given back, 10-19 only written */
+    for (unsigned i = 0; i < 20; i++) {
+        bitmap_set(f->fake.dirty, i);
+    }
+    discard(f, 0, 10);
+    discard(f, 20, 10);
+    g_assert_true(ram_save_sync(rs, NULL));
+    g_assert_true(ram_save_section(rs, f->o, UINT64_MAX, true));
+    ram_save_get_stats(rs, &s);
+    g_assert_cmpuint(s.normal_pages, ==, PAGES - 1000 + 10);
+    g_assert_false(resident(f, 0));
+    g_assert_false(resident(f, 9));
+    ram_save_free(rs);
+    g_assert_true(out_flush(f->o, NULL));
+    memset(f->ram->host, 0, PAGES * TARGET_PAGE_SIZE);
+    g_assert_true(load(f, NULL));
+    for (unsigned i = 0; i < PAGES; i++) {
+        /* 20-29 are what was sent of them: nobody may rely on it */
+        bool zero = i < 10 || (i >= 5000 && i < 6000);
+
+        g_assert_cmpint(f->ram->host[i * TARGET_PAGE_SIZE], ==, zero ? 0 : 'x');
+    }
+}
+
+/* Pages that the guest does not need are not sent, unless it writes to them again. */
+static void test_not_needed(struct fixture *f, gconstpointer data)
+{
+    struct ram_save_stats s;
+    struct ram_save *rs;
+
+    memset(f->ram->host, 'x', PAGES * TARGET_PAGE_SIZE);
+    start(f, &rs, data != NULL);
+    ram_block_not_needed(f->ram, 0, PAGES * TARGET_PAGE_SIZE); /* nobody has asked */
+    ram_save_ask_for_hints(rs);
+    g_assert_cmpuint(f->fake.clears, ==, 3); /* everything, before anybody is asked */
+    ram_block_not_needed(f->ram, 0, 0);
+    ram_block_not_needed(f->ram, 1, 2 * TARGET_PAGE_SIZE - 2); /* no whole page */
+    ram_block_not_needed(f->ram, 100 * TARGET_PAGE_SIZE - 1, 100 * TARGET_PAGE_SIZE + 2);
+    ram_block_not_needed(f->ram, 4000 * TARGET_PAGE_SIZE, 1000 * TARGET_PAGE_SIZE);
+    memset(f->ram->host + 150 * TARGET_PAGE_SIZE, 'y', TARGET_PAGE_SIZE);
+    bitmap_set(f->fake.dirty, 150);
+    g_assert_true(ram_save_section(rs, f->o, UINT64_MAX, false));
+    ram_save_get_stats(rs, &s);
+    g_assert_cmpuint(s.normal_pages, ==, PAGES - 1100);
+    vm_lock(f->vm);
+    ram_save_end_hints(rs);
+    vm_unlock(f->vm);
+    ram_block_not_needed(f->ram, 0, PAGES * TARGET_PAGE_SIZE);
+    g_assert_true(ram_save_sync(rs, NULL));
+    g_assert_true(ram_save_section(rs, f->o, UINT64_MAX, true));
+    ram_save_get_stats(rs, &s);
+    g_assert_cmpuint(s.normal_pages, ==, PAGES - 1100 + 1);
+    ram_save_free(rs);
+    g_assert_true(out_flush(f->o, NULL));
+    memset(f->ram->host, 0, PAGES * TARGET_PAGE_SIZE);
+    g_assert_true(load(f, NULL));
+    for (unsigned i = 0; i < PAGES; i++) {
+        bool gone = (i >= 100 && i < 200) || (i >= 4000 && i < 5000);
+
+        g_assert_cmpint(f->ram->host[i * TARGET_PAGE_SIZE], ==, i == 150 ? 'y' : gone ? 0 : 'x');
+    }
+}
+
 static void test_slices(struct fixture *f, gconstpointer data)
 {
     struct ram_save *rs;
@@ -587,6 +677,10 @@ int main(int argc, char **argv)
     CASE("/ram/untouched-are-named-for-others", test_untouched_are_named_for_others, NULL);
     CASE("/ram/untouched-are-named-for-others/shared", test_untouched_are_named_for_others,
          "share");
+    CASE("/ram/given-back/private", test_given_back, NULL);
+    CASE("/ram/given-back/shared", test_given_back, "share");
+    CASE("/ram/not-needed", test_not_needed, NULL);
+    CASE("/ram/not-needed/zeroed", test_not_needed, "share");
     CASE("/ram/slices", test_slices, NULL);
     CASE("/ram/runs", test_runs, NULL);
     CASE("/ram/changes/private", test_changes, NULL);
