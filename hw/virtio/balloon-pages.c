@@ -77,6 +77,9 @@ static void run_end(struct virtio_balloon *b, struct run *r)
 static void run_add(struct virtio_balloon *b, struct run *r, struct ram_block *block,
                     uint64_t offset)
 {
+    if (r->block == block && offset - r->offset < r->length) {
+        return; /* named twice */
+    }
     if (r->block == block && offset == r->offset + r->length) {
         r->length += TARGET_PAGE_SIZE;
     } else if (r->block == block && offset + TARGET_PAGE_SIZE == r->offset) {

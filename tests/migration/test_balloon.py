@@ -45,6 +45,14 @@ class Base(MigrationCase):
         for queue in self.balloon.queues.values():
             queue.qtest = dst.qtest
 
+    def fill(self, vm):
+        """32 MiB of data."""
+        for at in (AREA, AREA + 16 * MIB):
+            vm.qtest.memset(at, 16 * MIB, 0x5A)
+
+    def pages_sent(self, src):
+        return migrate.info(src).get("ram", {}).get("normal", 0)
+
     def peek(self, vm, memory=64):
         peek = Peek.of(vm, memory * MIB)
         self.addCleanup(peek.close)
@@ -61,7 +69,7 @@ class Given(Base):
     def send(self, ram, given, return_path=True):
         """Bytes of pages sent for 32 MiB of data of which so many MiB were given to the balloon."""
         src, dst = self.machines_with_balloon(ram=ram, return_path=return_path)
-        src.qtest.memset(AREA, 32 * MIB, 0x5A)
+        self.fill(src)
         for at in range(AREA, AREA + given * MIB, MIB):
             self.balloon.inflate(self.numbers(at, MIB))
         there, peek = self.peek(src), self.peek(dst)
@@ -95,12 +103,11 @@ class Given(Base):
 
     def test_reported(self):
         src, dst = self.machines_with_balloon(",free-page-reporting=on")
-        src.qtest.memset(AREA, 32 * MIB, 0x5A)
+        self.fill(src)
         queue = self.balloon.queues[3]
         for at in range(AREA, AREA + 24 * MIB, 4 * MIB):
             queue.add([(at, 2 * MIB, True), (at + 2 * MIB, 2 * MIB, True)])
-        queue.kick()
-        for _ in range(6):
+            queue.kick()
             queue.wait()
         self.assertLess(migrate.move(src, dst, self.uri)["ram"]["normal-bytes"], 9 * MIB)
 
@@ -114,7 +121,7 @@ class Given(Base):
             src.qtest.memset(AREA, 4 * MIB, 0x5A)
             peek = self.peek(src)
             migrate.start(src, self.uri, max_bandwidth=MIB)
-            wait_for("pages sent", lambda: migrate.info(src)["ram"]["normal"] > 256)
+            wait_for("pages sent", lambda: self.pages_sent(src) > 256)
             # written and given; given; written, given and written
             src.qtest.memset(AREA, 64 * PAGE, 0x22)
             self.balloon.inflate(self.numbers(AREA, 128 * PAGE))
@@ -187,7 +194,7 @@ class State(Base):
 
     def test_back_on_the_source(self):
         """After a cancel the buffer is still the source's, once."""
-        src, _ = self.machines_with_balloon()
+        src, dst = self.machines_with_balloon()
         queue = self.balloon.queues[STATS]
         queue.add([(AREA, 10, False)])
         queue.kick()
@@ -196,6 +203,7 @@ class State(Base):
         migrate.wait_held(src, "ready")
         src.cmd("migrate_cancel")
         migrate.wait_status(src, "cancelled")
+        dst.wait(1)
         src.cmd("qom-set", path=PATH, property="guest-stats-polling-interval", value=1)
         self.assertEqual(queue.wait(), (0, 0))
         self.assertEqual(queue.used_index(), 1)
@@ -216,7 +224,7 @@ class Named(Base):
 
     def start(self, **options):
         src, dst = self.machines_with_balloon(",free-page-hint=on", **options)
-        src.qtest.memset(AREA, 32 * MIB, 0x5A)
+        self.fill(src)
         return src, dst
 
     def test_not_sent(self):
@@ -260,6 +268,7 @@ class Named(Base):
         balloon.hint(AREA, 16 * MIB)
         src.cmd("migrate_cancel")
         migrate.wait_status(src, "cancelled")
+        dst.wait(1)
         balloon.wait_interrupt(2)
         self.assertEqual(balloon.config(COMMAND), 1)
         self.assertEqual(src.qtest.read(AREA, 16 * MIB), b"\x5a" * 16 * MIB)
@@ -403,7 +412,7 @@ class Postcopy(Base, PostcopyCase):
         src.guest.wait_ready()
         self.balloon = Balloon(src.qtest, slot(0), True, Memory(12 * MIB))
         self.balloon.begin()
-        src.qtest.memset(AREA, 32 * MIB, 0x5A)
+        self.fill(src)
         migrate.hold(src, "active")
         migrate.start(src, uri, max_bandwidth=1 << 30)
         migrate.wait_held(src, "active")
@@ -412,7 +421,7 @@ class Postcopy(Base, PostcopyCase):
         migrate.set_parameters(src, max_bandwidth=16 * MIB)
         migrate.release(src)
         # behind the named part, in the middle of the rest
-        wait_for("half of the memory", lambda: migrate.info(src)["ram"]["normal"] * PAGE > 12 * MIB)
+        wait_for("half of the memory", lambda: self.pages_sent(src) * PAGE > 12 * MIB)
         src.cmd("migrate-start-postcopy")
         migrate.wait_status(src, "postcopy-active", "completed")
         self.follow(dst)
