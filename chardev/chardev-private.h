@@ -63,6 +63,7 @@ struct chardev {
     char *id;
     const struct chardev_frontend *fe;
     void *fe_opaque;
+    bool fe_closed; /* chardev_set_frontend_open() */
     bool open_tried;
     bool connected;
     bool output_failed; /* said so once */

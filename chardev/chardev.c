@@ -503,6 +503,7 @@ bool chardev_attach(struct chardev *chr, const struct chardev_frontend *ops, voi
     }
     chr->fe = ops;
     chr->fe_opaque = opaque;
+    chr->fe_closed = false;
     if (chr->connected && ops->event) {
         ops->event(opaque, CHARDEV_EVENT_OPENED);
     }
@@ -540,5 +541,10 @@ char *chardev_describe(const struct chardev *chr)
 
 bool chardev_frontend_open(const struct chardev *chr)
 {
-    return chr->fe != NULL;
+    return chr->fe != NULL && !chr->fe_closed;
+}
+
+void chardev_set_frontend_open(struct chardev *chr, bool open)
+{
+    chr->fe_closed = !open;
 }

@@ -173,7 +173,7 @@ void virtqueue_reset(struct virtqueue *vq)
     vq->enabled = vq->signalled_valid = false;
     vq->last_avail = vq->used_index = vq->signalled = 0;
     vq->used_known = vq->want_kicks = true;
-    vq->in_use = 0;
+    vq->in_use = vq->filled = 0;
 }
 
 void virtqueue_disable(struct virtqueue *vq)
@@ -653,12 +653,15 @@ void virtqueue_fill(struct virtqueue *vq, struct virtqueue_element *elem, uint32
     *(volatile uint32_t *)(void *)(vq->used_host + at) = elem->head;
     *(volatile uint32_t *)(void *)(vq->used_host + at + 4) = written;
     memory_mark_dirty(memory_of(vq), vq->used + at, 8);
+    vq->filled = MAX(vq->filled, ahead + 1);
 }
 
 void virtqueue_flush(struct virtqueue *vq, unsigned count)
 {
-    /* after a reset nothing is in flight */
-    if (!vq->enabled || vq->v->broken || count > vq->in_use) {
+    /* what was stale, or of a broken device, was not filled in and is not shown */
+    count = MIN(MIN(count, vq->filled), vq->in_use);
+    vq->filled = 0;
+    if (!count || !vq->enabled || vq->v->broken) {
         return;
     }
     vq->used_index = (uint16_t)(vq->used_index + count);
@@ -669,9 +672,7 @@ void virtqueue_flush(struct virtqueue *vq, unsigned count)
 void virtqueue_push(struct virtqueue *vq, struct virtqueue_element *elem, uint32_t written)
 {
     virtqueue_fill(vq, elem, written, 0);
-    if (!virtqueue_element_is_stale(elem)) {
-        virtqueue_flush(vq, 1);
-    }
+    virtqueue_flush(vq, 1);
 }
 
 /* 2.6.7 and 2.6.8: whether the driver wants to hear of what was used since it last did. */

@@ -208,6 +208,9 @@ static void report_change(struct serial_port *port)
 void serial_port_set_guest_connected(struct serial_port *port, bool connected)
 {
     port->guest_connected = connected || port->is_console;
+    if (port->chr) {
+        chardev_set_frontend_open(port->chr, port->guest_connected);
+    }
     report_change(port);
     if (port->guest_connected && port->chr) {
         chardev_accept_input(port->chr);
@@ -343,6 +346,7 @@ static bool attach_chardev(struct serial_port *port, GError **err)
         return false;
     }
     port->chr = chr;
+    chardev_set_frontend_open(chr, port->guest_connected);
     return true;
 }
 

@@ -32,6 +32,7 @@ struct virtqueue {
     bool signalled_valid;
     bool want_kicks;
     unsigned in_use;     /* popped and not pushed */
+    unsigned filled;     /* entries of the used ring behind its index, see virtqueue_fill() */
     uint32_t generation; /* counts resets: elements of an older one are stale */
 
     int kick_fd; /* an eventfd: the guest's notification and ours */

@@ -103,6 +103,9 @@ const char *chardev_id(const struct chardev *chr);
  * "disconnected:unix:/x,server=on". */
 char *chardev_describe(const struct chardev *chr); /* g_free() */
 bool chardev_frontend_open(const struct chardev *chr);
+/* Whether somebody is behind the front end (a guest that has the port open), for query-chardev. It
+ * is so from chardev_attach() on. */
+void chardev_set_frontend_open(struct chardev *chr, bool open);
 void chardev_foreach(struct chardev_set *set, void (*fn)(struct chardev *chr, void *opaque),
                      void *opaque);
 

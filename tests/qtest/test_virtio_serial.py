@@ -224,6 +224,17 @@ class Data(SerialCase):
         read = self.vm.qtest.read
         self.assertEqual((read(a, 3), read(b, 4), read(c, 3)), (b"012", b"3456", b"789"))
 
+    def test_query_chardev(self):
+        """Managers see there whether somebody in the guest listens."""
+        self.start()
+        def is_open():
+            return {c["label"]: c["frontend-open"] for c in self.vm.qmp.cmd("query-chardev")}["c0"]
+        self.assertFalse(is_open())
+        self.open(1)
+        self.assertTrue(is_open())
+        self.send(1, PORT_OPEN, 0)
+        self.assertFalse(is_open())
+
     def test_input_waits(self):
         """For somebody who has the port open, and then for a buffer."""
         peer = self.start()
