@@ -46,8 +46,8 @@ class VirtioPostcopy(PostcopyCase):
         out.kick()  # into a machine that stands still
         self.switch(src, uri)
         slowest, wanted, data = 0, b"".join(b"piece%02d\n" % i for i in range(pieces)), b""
-        if src.status() == "postmigrate" and dst.status() != "running":
-            dst.cmd("cont")
+        dst.wait_state("paused")
+        dst.cmd("cont")
         peer.setblocking(False)
         end = time.monotonic() + scaled(20)
         while len(data) < len(wanted) and time.monotonic() < end:
