@@ -18,6 +18,7 @@ import hashlib
 import lzma
 import os
 import re
+import shutil
 import subprocess
 
 from . import cpio, emulator, programs, tree
@@ -26,7 +27,13 @@ from .packages import Missing, Packages, cache_dir, locked, run
 FIRMWARE_FILES = ("bios-microvm.bin", "qboot.rom", "linuxboot_dma.bin", "linuxboot.bin", "pvh.bin",
                   "kvmvapic.bin", "multiboot_dma.bin")
 MODULES = ("virtio_pci", "virtio_console", "irqbypass", "kvm", "kvm-amd")
+# Loaded where a case needs them: a disk to have images on, a bridge with taps.
+LATER_MODULES = ("brd", "bridge", "tun")
+DISK_TOOLS = ("mke2fs", "e2fsck")
 INNER_MODULES = ("msr",)
+# What the command `virtio up` loads (tests/lab/guest/virtio.sh).
+INNER_VIRTIO = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio-rng",
+                "virtio_balloon")
 PORT = "org.ferry.lab"
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -143,6 +150,13 @@ class Images:
         source = os.path.join(HERE, "tsckhz.c")
         return run(programs.compiled(source, self.images, digest(source)), timeout=20).strip()
 
+    def disk_tool(self, tool):
+        """(program, libraries) of one of e2fsprogs, which nearly every host has."""
+        path = shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin")
+        if path:
+            return path, programs.libraries(path)[0]
+        return programs.packaged(self.packages, "e2fsprogs", f"sbin/{tool}")
+
     def _user_space(self, archive, init):
         for folder in ("proc", "sys", "tmp", "etc"):
             archive.folder(folder)
@@ -159,7 +173,7 @@ class Images:
         peer, newer = emulator.installed().path, self.newer
         kernel = self.kernel()
         key = digest(os.path.realpath(peer), newer.path if newer else "", kernel, self.busybox(),
-                     self.agent(), OUTER_INIT, " ".join(MODULES))
+                     self.agent(), OUTER_INIT, " ".join(MODULES + LATER_MODULES + DISK_TOOLS))
 
         def make(archive):
             self._user_space(archive, OUTER_INIT)
@@ -170,10 +184,17 @@ class Images:
                 modules.want(module)
             if "kvm" not in modules.order:
                 raise Missing(f"{self.packages.kernel()} has no kvm module")
+            at_once = list(modules.order)
+            for module in LATER_MODULES:
+                modules.want(module)
             for name in modules.order:
                 self._bytes(archive, f"lab/ko/{name}.ko", modules.content[name])
-            archive.text("lab/modules", "\n".join(modules.order) + "\n")
+            archive.text("lab/modules", "\n".join(at_once) + "\n")
+            archive.text("lab/modules-later", "\n".join(modules.order[len(at_once):]) + "\n")
             known = set()
+            for tool in DISK_TOOLS:
+                program, found = self.disk_tool(tool)
+                programs.add(archive, f"lab/bin/{tool}", program, found, known)
             programs.add(archive, f"usr/bin/{emulator.NAME}", peer, programs.libraries(peer)[0],
                          known)
             if newer:
@@ -193,13 +214,15 @@ class Images:
         os.unlink(path)
 
     def tools(self, folder):
-        """Programs of tests/lab/<folder>, compiled: {name: path}."""
+        """Programs of tests/lab/<folder>, compiled, and its shell scripts: {name: path}."""
         found = {}
         tests = os.path.join(self.source_dir, "tests", "lab")
         headers = sorted(glob.glob(os.path.join(tests, "*", "*.h")))
         for source in sorted(glob.glob(os.path.join(tests, folder, "*.c"))):
             name = os.path.splitext(os.path.basename(source))[0]
             found[name] = programs.compiled(source, self.images, digest(source, *headers))
+        for script in glob.glob(os.path.join(tests, folder, "*.sh")):
+            found[os.path.splitext(os.path.basename(script))[0]] = script
         return found
 
     def stress(self):
@@ -222,10 +245,15 @@ class Images:
             modules = Modules(self.packages.kernel())
             for module in INNER_MODULES:
                 modules.want(module)
+            others = len(modules.order)
+            for module in INNER_VIRTIO:
+                modules.want(module)
             for name in modules.order:
                 self._bytes(archive, f"lib/{name}.ko", modules.content[name])
+            archive.text("lib/virtio", "\n".join(modules.order[others:]) + "\n")
         return self._cached("inner", digest(self.busybox(), program, self.kernel(), INNER_INIT,
-                                            " ".join(INNER_MODULES), *tools.values()), make)
+                                            " ".join(INNER_MODULES + INNER_VIRTIO),
+                                            *tools.values()), make)
 
     def python(self):
         return self._cached("python", digest(tree.interpreter(), tree.__file__),

@@ -22,6 +22,11 @@ from labvm import packages, session  # noqa: E402
 from labvm.runner import LONG  # noqa: E402
 from labmachine import FERRY, NEWER_QEMU, QEMU, Machine, fields  # noqa: E402
 
+# QEMU lets its guests have nested virtualization, Ferry does not; otherwise both mean the same.
+HOST_CPU = {FERRY: "host", QEMU: "host,-svm", NEWER_QEMU: "host,-svm"}
+# What QEMU 10 sends on microvm and no older one, nor Ferry, takes.
+EXTRA = {FERRY: (), QEMU: (), NEWER_QEMU: ("-global", "migration.send-switchover-start=off")}
+
 LIMIT = 400.0  # seconds, of a case; a quiet host needs a tenth of it
 
 
@@ -122,11 +127,11 @@ class LabCase(unittest.TestCase):
         self._links += 1
         return f"unix:{self.folder}/link{self._links}"
 
-    def destination(self, return_path=True, **options):
+    def destination(self, *extra, return_path=True, capabilities=None, **options):
         """(machine that waits for a guest, its address)"""
         uri = self.uri()
-        vm = self.machine(incoming="defer", **options)
-        migrate.set_capabilities(vm, return_path=return_path)
+        vm = self.machine(*extra, incoming="defer", **options)
+        migrate.set_capabilities(vm, return_path=return_path, **(capabilities or {}))
         vm.cmd("migrate-incoming", uri=uri)
         return vm, uri
 
@@ -157,4 +162,4 @@ class LabCase(unittest.TestCase):
         return tick
 
 
-__all__ = ["FERRY", "LabCase", "NEWER_QEMU", "QEMU", "long", "migrate"]
+__all__ = ["EXTRA", "FERRY", "HOST_CPU", "LabCase", "NEWER_QEMU", "QEMU", "long", "migrate"]

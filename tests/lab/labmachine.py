@@ -50,17 +50,18 @@ class Machine:
       shared    memory is a file, .ram_path; a path: that of another machine, which is not emptied
       paused    -S
       incoming  argument of -incoming
+      devices   Devices (devicecase.py)
       extra     further arguments
     """
 
     def __init__(self, case, *extra, program=FERRY, name=None, machine="rtc=on", smp=1, cpu="host",
                  memory=128, accel="kvm", job="", append="", initrd="inner", kernel=None,
-                 shared=False, incoming=None, paused=False):
+                 shared=False, incoming=None, paused=False, devices=None):
         self.case, self.link = case, case.outer.link
         number = len(case.machines)
         self.name = name or f"vm{number}"
         self.program = program
-        base = f"{case.folder}/{number}-{self.name}"
+        base = self.base = f"{case.folder}/{number}-{self.name}"
         self.log = case.log(f"{number}-{self.name}")
         self.ram_path = None
         self.mailbox = None  # address of the ticker's page; goes with the guest
@@ -86,6 +87,8 @@ class Machine:
             quoted = f'JOB="{job}"' if job else ""
             argv += ["-kernel", KERNEL, "-initrd", case.initrd(initrd),
                      "-append", " ".join(filter(None, [APPEND, append, quoted]))]
+        if devices:
+            argv += devices.arguments(self, base)
         if incoming:
             argv += ["-incoming", incoming]
         if paused:
@@ -96,6 +99,8 @@ class Machine:
         case.adopt(self)
         self.channel = self.link.spawn(argv, LIFETIME, on_data=self._arrived)
         self._connect(f"{base}.qmp")
+        if devices:
+            devices.started(self)
 
     def _connect(self, path):
         try:
@@ -202,7 +207,8 @@ class Machine:
     def complaints(self):
         """What Linux says when it is not well."""
         return re.findall(r"^.*(?:BUG:|Oops|WARNING:|Call Trace|rcu.*stall|soft lockup|hung task|"
-                          r"segfault|FAILURE|Kernel panic|Clocksource .* unstable).*$",
+                          r"segfault|FAILURE|Kernel panic|Clocksource .* unstable|I/O error|"
+                          r"EXT4-fs error|EXT4-fs warning|transmit queue|page allocation).*$",
                           self.serial(), re.M)
 
     def behind_ns(self, milliseconds=300):

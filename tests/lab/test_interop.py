@@ -7,12 +7,8 @@ import subprocess
 import sys
 import time
 
-from labcase import FERRY, NEWER_QEMU, QEMU, SOURCE_DIR, LabCase, long, migrate
+from labcase import EXTRA, FERRY, HOST_CPU, NEWER_QEMU, QEMU, SOURCE_DIR, LabCase, long, migrate
 
-# QEMU lets its guests have nested virtualization, Ferry does not; otherwise both mean the same.
-CPU = {FERRY: "host", QEMU: "host,-svm", NEWER_QEMU: "host,-svm"}
-# What QEMU 10 sends on microvm and no older one, nor Ferry, takes.
-EXTRA = {FERRY: (), QEMU: (), NEWER_QEMU: ("-global", "migration.send-switchover-start=off")}
 DECODER = os.path.join(SOURCE_DIR, "scripts", "stream-decode.py")
 # What differs between two streams of a stopped guest, and why.
 IGNORED = (
@@ -30,7 +26,7 @@ JOB = "ticker 20 500 & vectors 500 &"
 
 class Interop(LabCase):
     def place(self, program, cpu=None, **options):
-        return {"program": program, "cpu": cpu or CPU[program], "smp": 2, **options}
+        return {"program": program, "cpu": cpu or HOST_CPU[program], "smp": 2, **options}
 
     def visit(self, *programs, return_path=True, **options):
         """The guest starts in the first one and visits the others."""
@@ -118,7 +114,7 @@ class Streams(LabCase):
         self.assertTrue([v for v in values if int(v, 16)], done.stdout[-2000:])
 
     def test_host(self):
-        streams = self.pass_on(FERRY, QEMU, FERRY, cpu=CPU)
+        streams = self.pass_on(FERRY, QEMU, FERRY, cpu=HOST_CPU)
         self.check_wide(streams[0])
         for path in streams[1:]:
             self.assertEqual(self.differences(streams[0], path), [])
@@ -133,5 +129,5 @@ class Streams(LabCase):
 
     @long
     def test_ferry_only(self):
-        streams = self.pass_on(FERRY, FERRY, cpu=CPU)
+        streams = self.pass_on(FERRY, FERRY, cpu=HOST_CPU)
         self.assertEqual(self.differences(*streams), [])
