@@ -328,7 +328,7 @@ class Opening(TapCase):
                 vm.qmp.execute("netdev_add", {"type": "tap", "id": "b", "vhost": True})
             self.assertIn("vhost", str(e.exception))
             vm.qmp.execute("netdev_del", {"id": "a"})
-            self.assertFalse(net.exists("fa0"))
+            wait_for("the interface to go", lambda: not net.exists("fa0"))
 
 
 class Announcing(TapCase):
