@@ -249,8 +249,16 @@ static void qmp_seeds(const char *folder)
     }
 }
 
-static void no_dictionary(void)
+/* Numbers that mean something to rings and registers. */
+static void virtio_dictionary(void)
 {
+    static const uint32_t values[] = { 0x100000,   0x1000000,  0xfffff8,   0xfeb02e00,
+                                       0xffffffff, 0x30000006, 0x30000000, 0x1000 };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(values); i++) {
+        printf("\"\\x%02x\\x%02x\\x%02x\\x%02x\"\n", values[i] & 0xff, values[i] >> 8 & 0xff,
+               values[i] >> 16 & 0xff, values[i] >> 24);
+    }
 }
 
 static void no_seeds(const char *folder G_GNUC_UNUSED)
@@ -264,7 +272,7 @@ static const struct {
 } targets[] = {
     { "stream", stream_dictionary, stream_seeds },
     { "qmp", qmp_dictionary, qmp_seeds },
-    { "virtio", no_dictionary, no_seeds }, /* its inputs are in seeds/ */
+    { "virtio", virtio_dictionary, no_seeds }, /* its inputs are in seeds/ */
 };
 
 int main(int argc, char **argv)

@@ -21,12 +21,22 @@ from streamfixtures import streamdecode  # noqa: E402
 # Machine options with the section that is there when they are on.
 OPTIONS = {"pit": "i8254", "pic": "i8259", "rtc": "mc146818rtc", "isa-serial": "serial",
            "acpi": "acpi-ged"}
-UNKNOWN_DEVICE = "Unknown savevm section or instance '(slirp|block|0000:00:00.0/gpex_root)' 0"
+# Virtio sections with the options that the captures had for them.
+VIRTIO = {
+    "virtio-blk": ("-drive", "id=d0,file=DISK,format=raw,if=none", "-device",
+                   "virtio-blk-device,drive=d0"),
+    "virtio-net": ("-netdev", "user,id=n0", "-device", "virtio-net-device,netdev=n0"),
+    "virtio-console": ("-device", "virtio-serial-device", "-chardev", "null,id=c0", "-device",
+                       "virtconsole,chardev=c0"),
+    "virtio-rng": ("-device", "virtio-rng-device"),
+    "virtio-balloon": ("-device", "virtio-balloon-device"),
+}
+UNKNOWN_DEVICE = "Unknown savevm section or instance '(block|0000:00:00.0/gpex_root)' 0"
 POSTCOPY = "The source may switch to post-copy, which is not enabled here|Post-copy of dirty bitmaps"
 MISSING = "ends before all of the memory has come: [0-9]+ pages of 'microvm.ram' are missing"
 # Fixtures that a Ferry does not take, and its reason. What is not here is taken.
 REFUSED = (
-    ("virtio|mv-drv|blockmig|pcie", UNKNOWN_DEVICE),
+    ("blockmig|pcie", UNKNOWN_DEVICE),
     ("live-dbm|postcopy|preempt|pcrec", POSTCOPY),
     # their pages came over other connections
     ("live-multifd|ref-multifd", MISSING),
@@ -41,6 +51,21 @@ SHUT_0 = bytes.fromhex("0001000400000000")
 
 
 class Fixtures(InteropCase):
+    def devices(self, stream):
+        """-device and back ends for the virtio devices of a stream, in the order of their slots."""
+        sections = [d for d in stream.devices() if "/virtio-" in d.name]
+        if not sections:
+            return []
+        disk = self.path("disk.img")
+        with open(disk, "wb") as f:
+            f.truncate(1 << 20)
+        modern = b"virtio_mmio/state" in bytes(stream.data)
+        extra = ["-global", f"virtio-mmio.force-legacy={'off' if modern else 'on'}"]
+        for section in sections:
+            extra += [disk if a == "DISK" else a.replace("DISK", disk)
+                      for a in VIRTIO[section.name.split("/")[1]]]
+        return extra
+
     def options(self, stream):
         names = {d.name for d in stream.devices()}
         main = max(stream.ram.blocks.values(), key=lambda b: (b.name in ("microvm.ram", "ram0")))
@@ -56,7 +81,8 @@ class Fixtures(InteropCase):
         uri = self.link()
         # without the file that it was in, the guest has no memory to run in
         shared = "x-ignore-shared" in (stream.configuration.capabilities or [])
-        vm = self.machine(FERRY, incoming="defer", paused=shared, **self.options(stream))
+        vm = self.machine(FERRY, *self.devices(stream), incoming="defer", paused=shared,
+                          **self.options(stream))
         migrate.set_capabilities(vm, x_ignore_shared=shared)
         vm.cmd("migrate-incoming", uri=uri)
         said = self.send(uri[5:], data)
