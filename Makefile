@@ -43,7 +43,7 @@ demo: deps build ## a guest moves while it works; what happened is printed
 endif
 
 ifneq ($(filter demo-linux,$(TARGETS)),)
-demo-linux: deps build ## Debian's Linux moves while it ticks; in the lab where this host's KVM cannot run it
+demo-linux: deps build ## Debian's Linux moves while it works on its disk; in the lab where this host's KVM cannot run it
 	@scripts/demo-linux $(BUILD)
 endif
 

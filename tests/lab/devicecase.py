@@ -56,7 +56,7 @@ class Devices:
     """Of one guest, on whatever host it is; the order is the guest's and both sides' alike."""
 
     def __init__(self, *disks, legacy=False, user=True, tap=True, console=True, rng=True,
-                 balloon=False):
+                 balloon=True):
         self.disks, self.legacy = disks, legacy
         self.user, self.tap, self.console, self.rng, self.balloon = user, tap, console, rng, balloon
 
