@@ -4,8 +4,9 @@ Cases whose guests have virtio devices: what the devices need in the outer machi
 that works with all of them must have done before and after a move.
 
 In the outer machine /disk is an ext4 of its own (on a RAM disk, so that images can be opened with
-cache=none) and br0 a bridge, 192.168.77.1, to which each machine's tap is added; a program serves the
-guests' downloads. In the guest `virtio up` and `virtio work` are what happens (guest/virtio.sh).
+cache=none) and br0 a bridge, 192.168.77.1, to which each machine's tap is added; a program serves
+the guests' downloads. In the guest `virtio up` and `virtio work` are what happens
+(guest/virtio.sh).
 """
 
 import itertools
@@ -151,7 +152,7 @@ class DeviceCase(LabCase):
     # ---- disks ----
 
     def image(self, name="data", size="48M", tree=None):
-        """A new image with an ext4, made out here, that has what is in the folder `tree`; its path."""
+        """A new image with an ext4, made out here, with what is in the folder `tree`; its path."""
         path = f"/disk/{name}-{len(self.images)}.img"
         self.sh(f"rm -f {path}; truncate -s {size} {path} && "
                 f"/lab/bin/mke2fs -q -F -t ext4 {f'-d {tree}' if tree else ''} {path}", 60)
@@ -196,13 +197,14 @@ class DeviceCase(LabCase):
         before: there must be more than there.
         """
         said = {}
-        patterns = {"files": r"FILES \d+ "} if any(d.serial == "data" for d in devices.disks) else {}
+        disks = devices.said()["disks"]
+        patterns = {"files": r"FILES \d+ "} if "data" in disks else {}
         patterns.update({name: rf"LOAD {name} \d+ " for name in devices.said()["nets"]})
         for what, pattern in patterns.items():
             amount = "written" if what == "files" else "bytes"
             now = self.next(vm, pattern, 1)
             later = self.next(vm, pattern, 1)
-            # a download through user networking first finds out that its connection has stayed behind
+            # a download through user networking first finds out that its connection is gone
             for _ in range(20):
                 if int(later[amount]) > int(now[amount]):
                     break
@@ -231,8 +233,8 @@ class DeviceCase(LabCase):
         done = self.move(src, dst, uri, **{"downtime_limit": 1000, **(parameters or {})})
         said = self.progress(dst, devices, src)
         self.check_well(dst)
-        self.note(f"{src.name} -> {dst.name}: {done['total-time']} ms, downtime {done['downtime']} ms, "
-                  f"{done['ram']['dirty-sync-count']} rounds; {said}")
+        self.note(f"{src.name} -> {dst.name}: {done['total-time']} ms, downtime "
+                  f"{done['downtime']} ms, {done['ram']['dirty-sync-count']} rounds; {said}")
         return dst, done
 
     def conclude(self, vm, devices):

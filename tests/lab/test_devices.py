@@ -52,7 +52,8 @@ class Load(DeviceCase):
         vm, _done = self.move_on(vm, devices, parameters={"downtime_limit": 3000}, **options)
         vm.type("killall -INT stress-ng; while pidof stress-ng >/dev/null; do sleep 1; done; "
                 "pidof memtester >/dev/null && echo MEMTESTER runs; killall memtester; "
-                "grep -aiE 'fail|error' /tmp/stress /tmp/mem | grep -v 'failed: 0'; echo STRESS done")
+                "grep -aiE 'fail|error' /tmp/stress /tmp/mem | grep -v 'failed: 0'; "
+                "echo STRESS done")
         end = vm.line("STRESS done", timeout=40)
         said = vm.serial()[:end.start()]
         self.assertIn("MEMTESTER runs", said)
@@ -65,12 +66,13 @@ class Disks(DeviceCase):
     def test_two_with_other_paths(self):
         """One is read-only, and the destination has other paths for both."""
         self.sh("mkdir -p /disk2; grep -q ' /disk2 ' /proc/mounts || mount --bind /disk /disk2")
-        self.sh(f"mkdir -p {self.folder}/tree; head -c 3000000 /dev/urandom >{self.folder}/tree/file")
-        data, extra = self.image(), self.image("extra", "16M", tree=f"{self.folder}/tree")
-        total = self.sh(f"md5sum <{self.folder}/tree/file").split()[0]
+        tree = f"{self.folder}/tree"
+        self.sh(f"mkdir -p {tree}; head -c 3000000 /dev/urandom >{tree}/file")
+        data, extra = self.image(), self.image("extra", "16M", tree=tree)
+        total = self.sh(f"md5sum <{tree}/file").split()[0]
         here = Devices(Disk(data), Disk(extra, "extra", readonly=True), console=False, balloon=False)
-        there = Devices(*(disk.at(disk.path.replace("/disk/", "/disk2/")) for disk in here.disks),
-                        console=False, balloon=False)
+        others = [disk.at(disk.path.replace("/disk/", "/disk2/")) for disk in here.disks]
+        there = Devices(*others, console=False, balloon=False)
         vm = self.working(here)
         self.check_extra(vm, total)
         vm, _done = self.move_on(vm, there)
@@ -83,7 +85,8 @@ class Disks(DeviceCase):
     def check_extra(self, vm, total):
         """Read from the disk, not from the cache; it cannot be written."""
         vm.type("echo 3 >/proc/sys/vm/drop_caches; echo EXTRA $(md5sum </extra/file) "
-                "ro=$(cat /sys/block/$(basename $(virtio disk extra))/ro); touch /extra/x || echo NOT")
+                "ro=$(cat /sys/block/$(basename $(virtio disk extra))/ro); "
+                "touch /extra/x || echo NOT")
         line = vm.line("EXTRA ", len(vm.serial()), timeout=30)
         self.assertIn(f" {total} ", line.group(0))
         self.assertIn("ro=1", line.group(0))
@@ -132,7 +135,8 @@ class PostCopy(DeviceCase):
         devices = Devices(Disk(self.image()))
         src = self.working(devices, smp=2)
         capabilities = {"postcopy_ram": True, "postcopy_preempt": preempt}
-        dst, uri = self.destination(devices=devices, memory=MEMORY, smp=2, capabilities=capabilities)
+        dst, uri = self.destination(devices=devices, memory=MEMORY, smp=2,
+                                    capabilities=capabilities)
         migrate.set_capabilities(src, return_path=True, **capabilities)
         migrate.start(src, uri, max_bandwidth=8 * MIB, max_postcopy_bandwidth=8 * MIB)
         migrate.wait_status(src, "active")

@@ -3,8 +3,8 @@
 #
 # The guest's virtio devices, as the cases of tests/lab use them; each part only where it is there:
 #
-#     virtio up        drivers, disks, networks, ports:
-#                      "DEVICES disks=data,extra nets=user,tap ports=echo console=hvc0 rng=virtio_rng.0"
+#     virtio up        drivers, disks, networks, ports: "DEVICES disks=data,extra nets=user,tap
+#                      ports=echo console=hvc0 rng=virtio_rng.0"
 #     virtio work      writes to the disk, downloads through both networks, reads random numbers,
 #                      until `virtio end`; lines FILES, LOAD and RNG tell of it
 #     virtio end       ends that, unmounts, mounts and compares: "FILES CHECKED", then "DISK done"
@@ -95,7 +95,7 @@ up() {
             echo_on /dev/hvc0 &
         fi
     fi
-    rng=$(cat /sys/class/misc/hw_random/rng_current 2>/dev/null)
+    rng=$(grep virtio /sys/class/misc/hw_random/rng_current 2>/dev/null)
     echo DEVICES "disks=$(echo $disks | tr ' ' ,)" "nets=$(echo $nets | tr ' ' ,)" \
         "ports=$ports" "console=$console" "rng=$rng"
 }
