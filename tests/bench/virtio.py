@@ -85,6 +85,7 @@ def _disk(bench, program, path, options, size):
     disk = box.disk()
     if disk["failed"] or disk["bad_sectors"] or disk["unasked"]:
         raise Failed(f"The disk went wrong: {disk}")
+    _end(bench)  # and gives its lock on the image back
     return found
 
 
