@@ -47,6 +47,7 @@ struct block_engine {
     struct io_uring ring;
     struct io_list backlog; /* for the ring */
     unsigned in_ring, plugged, unsubmitted;
+    bool reaps_next; /* who submits looks for completions right after */
 
     struct io_list done; /* known already; the machine lock */
 
@@ -193,7 +194,13 @@ static void ring_submit(struct block_engine *e)
             e->unsubmitted++;
         }
         if (e->unsubmitted) {
+            /* what is done at once need not wake anybody: see block_engine_unplug_and_reap() */
+            io_uring_cq_eventfd_toggle(&e->ring, false);
             int ret = io_uring_submit(&e->ring);
+            io_uring_cq_eventfd_toggle(&e->ring, true);
+            if (!e->reaps_next && io_uring_cq_ready(&e->ring)) {
+                wake(e);
+            }
 
             if (ret <= 0) {
                 if (e->unsubmitted == e->in_ring) {
@@ -282,13 +289,11 @@ void block_engine_push(struct block_engine *e)
     }
 }
 
-void block_engine_reap(struct block_engine *e)
+/* Everything that is done; the eventfd stays as it is. */
+static void reap(struct block_engine *e)
 {
     struct block_io *io;
-    uint64_t count;
-    ssize_t ret = read(e->event, &count, sizeof(count));
 
-    (void)ret; /* nothing to read: somebody else was woken too */
     if (e->has_ring) {
         ring_reap(e);
     }
@@ -307,6 +312,29 @@ void block_engine_reap(struct block_engine *e)
         e->delivered(e->opaque);
     }
     block_engine_unplug(e);
+}
+
+void block_engine_reap(struct block_engine *e)
+{
+    uint64_t count;
+    ssize_t ret = read(e->event, &count, sizeof(count));
+
+    (void)ret; /* nothing to read: somebody else was woken too */
+    reap(e);
+}
+
+void block_engine_unplug_and_reap(struct block_engine *e)
+{
+    if (!e->has_ring || e->plugged > 1) {
+        block_engine_unplug(e);
+        return;
+    }
+    e->reaps_next = true;
+    block_engine_unplug(e);
+    e->reaps_next = false;
+    if (io_uring_cq_ready(&e->ring)) {
+        reap(e);
+    }
 }
 
 static gboolean on_event(gint fd G_GNUC_UNUSED, GIOCondition condition G_GNUC_UNUSED,

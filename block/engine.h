@@ -53,6 +53,8 @@ void block_engine_complete(struct block_engine *e, struct block_io *io, int ret)
 /* Between these, submissions are collected. They nest. */
 void block_engine_plug(struct block_engine *e);
 void block_engine_unplug(struct block_engine *e);
+/* The same, and delivers what is done already: transfers from the page cache are, usually. */
+void block_engine_unplug_and_reap(struct block_engine *e);
 
 /* What was collected goes now, whoever collects: for who waits for it. */
 void block_engine_push(struct block_engine *e);

@@ -383,5 +383,5 @@ void block_plug(struct block_node *node)
 
 void block_unplug(struct block_node *node)
 {
-    block_engine_unplug(node->set->engine);
+    block_engine_unplug_and_reap(node->set->engine);
 }

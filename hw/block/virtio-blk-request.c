@@ -366,16 +366,18 @@ void blk_handle_queue(struct virtio_device *v, struct virtqueue *vq)
 
     block_plug(b->node);
     handle_waiting(b);
+    block_unplug(b->node);
     do {
         virtqueue_want_kicks(vq, false);
+        block_plug(b->node);
         while (left && (r = (struct blk_request *)(void *)virtqueue_pop(vq, sizeof(*r))) &&
                handle(b, r)) {
             left--;
         }
+        block_unplug(b->node);
+        blk_notify(b);
         virtqueue_want_kicks(vq, true);
     } while (left && v->running && !v->broken && !virtqueue_is_empty(vq));
-    block_unplug(b->node);
-    blk_notify(b);
     if (!left) {
         virtqueue_kick(vq); /* others have their turn */
     }

@@ -72,7 +72,8 @@ void block_detach(struct block_node *node);
 void block_submit(struct block_node *node, struct block_request *req);
 /* The user has refused a request that lies outside the disk: for query-blockstats. */
 void block_count_invalid(struct block_node *node, enum block_op op);
-/* Several submissions are passed to the kernel together between these. */
+/* Several submissions are passed to the kernel together between these. block_unplug() calls done()
+ * of what is done by then. */
 void block_plug(struct block_node *node);
 void block_unplug(struct block_node *node);
 
