@@ -1,14 +1,49 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Rings whose memory comes after the guest: the I/O thread fetches it, and nobody else waits."""
+"""
+Rings while a guest moves. What devices write is sent again; and where memory comes after the guest
+(post-copy), the I/O thread fetches it and nobody else waits.
+"""
 
 import time
 
-from ferrytest import migrate, scaled
+from ferrytest import migrate, scaled, wait_for
 from ferrytest.virtio import Memory, VirtioMmio, slot
+from migrationcase import MigrationCase
 from postcopycase import MIB, PostcopyCase
 from serialport import SerialPort
 
 RINGS = 40 * MIB
+
+
+class VirtioPrecopy(MigrationCase):
+    def test_what_devices_write_is_sent_again(self):
+        """Buffers and the ring, after their pages have been sent."""
+        options = {"guest": None, "qtest": True, "memory": 64, "accel": "qtest"}
+        uri = self.link()
+        src = self.ferry("-device", "virtio-rng-device", **options)
+        dst = self.ferry("-device", "virtio-rng-device", incoming=uri, **options)
+        for start in range(16, 64, 16):
+            src.qtest.memset(start * MIB, 16 * MIB, 0x5A)
+        device = VirtioMmio(src.qtest, slot(0), True, Memory(17 * MIB))
+        device.start()
+        queue = device.add_queue(0, 64)
+        device.driver_ok()
+        addrs = [device.memory.take(4096, 4096) for _ in range(40)]
+        for addr in addrs:
+            queue.add([(addr + 8, 4000, True)])
+        migrate.start(src, uri, max_bandwidth=8 * MIB)
+        # the first round is where nothing is any more that the test has written
+        wait_for("the first 24 MiB", lambda: migrate.info(src).get("ram", {}).get("transferred", 0)
+                 > 12 * MIB)
+        queue.kick()
+        for _ in addrs:
+            self.assertEqual(queue.wait()[1], 4000)
+        migrate.set_parameters(src, max_bandwidth=0)
+        migrate.wait_status(src, "completed")
+        dst.wait_state("running")
+        for addr in (*addrs, queue.used):
+            self.assertEqual(src.qtest.read(addr, 4096), dst.qtest.read(addr, 4096))
+        self.assertNotEqual(dst.qtest.read(addrs[39] + 8, 4000), bytes([0x5A]) * 4000)
 
 
 class VirtioPostcopy(PostcopyCase):
