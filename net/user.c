@@ -9,8 +9,9 @@
  * from the source alone.
  *
  * What libslirp waits for changes with everything it does. Whoever has entered it marks the source
- * stale, and the source asks anew before the I/O thread sleeps; not for every packet. While the
- * guest does not take what is queued nothing is read from sockets, so the other side slows down.
+ * stale, and the source asks anew before the I/O thread sleeps (for which it takes the lock for a
+ * moment each time); not for every packet. While the guest does not take what is queued nothing is
+ * read from sockets, so the other side slows down.
  *
  * Saved state: a section `slirp` as QEMU's, libslirp's own layout. Ferry offers no guestfwd, so
  * only the counter of IP identifiers and the addresses that DHCP has given out are in it; the
@@ -53,9 +54,10 @@ struct user;
 struct user_source {
     GSource source;
     struct vm *vm;
-    struct user *user; /* machine lock; valid while the source is not destroyed */
-    GArray *fds;       /* struct poll_fd; an index is what libslirp knows */
-    atomic_bool stale; /* libslirp is to be asked what it waits for */
+    /* the rest with the machine lock held, while the source is not destroyed */
+    struct user *user;
+    GArray *fds; /* struct poll_fd; an index is what libslirp knows */
+    bool stale;  /* libslirp is to be asked what it waits for */
 };
 
 struct user {
@@ -67,7 +69,6 @@ struct user {
     bool restricted;
     uint32_t network; /* network byte order, for people */
     struct vmstate vmstate;
-    char *instance; /* of the section */
 };
 
 struct user_timer {
@@ -273,13 +274,11 @@ static gboolean source_prepare(GSource *source, gint *timeout)
     struct user_source *s = (struct user_source *)source;
 
     *timeout = -1;
-    if (s->stale) {
-        vm_lock(s->vm);
-        if (!g_source_is_destroyed(source)) {
-            refill(s);
-        }
-        vm_unlock(s->vm);
+    vm_lock(s->vm);
+    if (!g_source_is_destroyed(source) && s->stale) {
+        refill(s);
     }
+    vm_unlock(s->vm);
     return FALSE;
 }
 
