@@ -274,10 +274,7 @@ uint64_t dirty_journal_take(struct dirty_journal *j, struct dirty_set *s)
     return fresh;
 }
 
-void dirty_journal_look(const struct dirty_journal *j, uint64_t first, uint64_t count,
-                        unsigned long *bits)
+bool dirty_journal_has(const struct dirty_journal *j, uint64_t page)
 {
-    for (uint64_t i = 0; i < BITMAP_WORDS(count); i++) {
-        bits[i] |= atomic_load(&j->words[first / BITS_PER_LONG + i]);
-    }
+    return atomic_load(&j->words[page / BITS_PER_LONG]) & BIT_IN_WORD(page);
 }

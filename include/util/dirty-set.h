@@ -47,9 +47,7 @@ void dirty_journal_add(struct dirty_journal *j, uint64_t first, uint64_t count);
 /* Empties it into the set, which has as many pages or fewer; returns how many were not in it
  * before. */
 uint64_t dirty_journal_take(struct dirty_journal *j, struct dirty_set *s);
-/* Sets the bits i of `bits` for the pages first + i that are in it, of `count`; takes nothing.
- * first is a multiple of the bits in a word. */
-void dirty_journal_look(const struct dirty_journal *j, uint64_t first, uint64_t count,
-                        unsigned long *bits);
+/* Whether a page is in it; takes nothing. */
+bool dirty_journal_has(const struct dirty_journal *j, uint64_t page);
 
 #endif

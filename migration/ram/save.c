@@ -198,14 +198,9 @@ void ram_save_setup(struct ram_save *rs, const struct ram_save_config *config, s
 
 static void find_untouched(struct ram_save *rs, struct save_block *sb, uint64_t first, uint64_t n)
 {
-    const struct dirty_journal *not_needed = atomic_load(&sb->block->not_needed);
-
     pages_populated(sb->block, rs->pagemap_fd, first, n, &sb->extent, rs->untouched);
     for (unsigned w = 0; w < BITMAP_WORDS(n); w++) {
         rs->untouched[w] = ~rs->untouched[w];
-    }
-    if (rs->first_round && not_needed) {
-        dirty_journal_look(not_needed, first, n, rs->untouched);
     }
 }
 
@@ -280,12 +275,22 @@ static void send_changes(struct ram_save *rs, struct stream_out *o, struct ram_b
     }
 }
 
+/* Nobody needs to see what is in it: the host holds nothing for it, or the guest does not need it.
+ */
+static bool is_untouched(const struct ram_save *rs, const struct save_block *sb, uint64_t page)
+{
+    const struct dirty_journal *not_needed = atomic_load(&sb->block->not_needed);
+
+    return (rs->untouched_known && bitmap_test(rs->untouched, page - rs->chunk_first)) ||
+           (rs->first_round && not_needed && dirty_journal_has(not_needed, page));
+}
+
 /* Sends one dirty page; with `last` for the last time. */
 static void send_page(struct ram_save *rs, struct stream_out *o, struct save_block *sb,
                       uint64_t page, bool last, struct progress *p)
 {
     uint8_t *host = sb->block->host + page * TARGET_PAGE_SIZE;
-    bool untouched = rs->untouched_known && bitmap_test(rs->untouched, page - rs->chunk_first);
+    bool untouched = is_untouched(rs, sb, page);
 
     if (untouched || page_is_zero(host)) {
         p->zero++;
