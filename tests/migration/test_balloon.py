@@ -387,7 +387,11 @@ class Postcopy(Base, PostcopyCase):
             self.switch(src, uri)
             self.follow(dst)
             peek = self.peek(dst, 24)
+            # pages that have come, and others
+            for at in range(area + MIB, area + MIB + 8 * PAGE, PAGE):
+                self.assertEqual(dst.qtest.readb(at), 0x5A)
             self.balloon.inflate(self.numbers(area + MIB, MIB))
+            self.assertEqual(dst.qtest.readb(area + MIB), 0x5A)
             self.go_on(src)
             migrate.wait_status(src, "completed")
             migrate.wait_status(dst, "completed")
