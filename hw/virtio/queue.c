@@ -83,35 +83,6 @@ static void store16(struct virtqueue *vq, uint64_t offset, uint16_t value)
 
 /* ---- the life of a queue ---- */
 
-/* The guest's notification, or a kick of our own. */
-static gboolean kicked(GSource *source, GSourceFunc fn, gpointer opaque)
-{
-    struct virtqueue *vq = opaque;
-    struct virtio_device *v = vq->v;
-    struct vm *vm = v->dev.vm;
-    uint64_t count;
-
-    (void)source;
-    (void)fn;
-    if (read(vq->kick_fd, &count, sizeof(count)) < 0) {
-        return G_SOURCE_CONTINUE;
-    }
-    vm_lock(vm);
-    if (v->running && virtqueue_is_ready(vq)) {
-        vq->handler(v, vq);
-    }
-    vm_unlock(vm);
-    return G_SOURCE_CONTINUE;
-}
-
-static GSourceFuncs kick_funcs = { .dispatch = kicked };
-
-static gboolean unused_callback(gpointer opaque)
-{
-    (void)opaque;
-    return G_SOURCE_CONTINUE;
-}
-
 struct virtqueue *virtqueue_new(struct virtio_device *v, unsigned size,
                                 void (*handler)(struct virtio_device *v, struct virtqueue *vq))
 {
@@ -126,10 +97,7 @@ struct virtqueue *virtqueue_new(struct virtio_device *v, unsigned size,
         g_error("eventfd: %s", g_strerror(errno)); /* while the machine is built */
     }
     virtqueue_reset(vq);
-    vq->source = g_source_new(&kick_funcs, sizeof(GSource));
-    g_source_set_callback(vq->source, unused_callback, vq, NULL);
-    g_source_add_unix_fd(vq->source, vq->kick_fd, G_IO_IN);
-    g_source_attach(vq->source, virtio_context(v->dev.vm));
+    virtio_thread_watch(vq);
     return vq;
 }
 
@@ -143,9 +111,7 @@ void virtqueue_set_default_size(struct virtqueue *vq, unsigned size)
 
 void virtqueue_free(struct virtqueue *vq)
 {
-    g_source_destroy(vq->source);
-    g_source_unref(vq->source);
-    close(vq->kick_fd);
+    close(vq->kick_fd); /* which ends the watch, too */
     g_free(vq);
 }
 

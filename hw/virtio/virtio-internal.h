@@ -36,7 +36,6 @@ struct virtqueue {
     uint32_t generation; /* counts resets: elements of an older one are stale */
 
     int kick_fd; /* an eventfd: the guest's notification and ours */
-    GSource *source;
     bool direct; /* the guest's write signals kick_fd by itself (ioeventfd) */
 };
 
@@ -96,6 +95,8 @@ void virtio_wire_register(struct virtio_device *v);
 /* The machine's virtio devices (virtio-thread.c). */
 void virtio_thread_add(struct virtio_device *v);
 void virtio_thread_remove(struct virtio_device *v);
+/* Calls the queue's handler when its kick_fd is written to, until that is closed. */
+void virtio_thread_watch(struct virtqueue *vq);
 /* True on the I/O thread. */
 bool virtio_on_thread(struct vm *vm);
 

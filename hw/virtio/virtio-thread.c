@@ -4,20 +4,65 @@
  * served, so that disks and networks neither wait for the main loop nor keep QMP waiting. It holds
  * no lock while it sleeps; each callback takes the machine lock.
  *
+ * Notifications of all queues, of which a virtio-serial alone has 64, are one descriptor to glib's
+ * loop: an epoll set of the queues' eventfds. They are edge-triggered, so nobody reads the
+ * eventfds; each write to one is an event.
+ *
  * Order at a stop: vCPUs first, then here all devices are told (no handler is called from then on),
  * then each is drained. The lock may be dropped in a drain; a completion that comes meanwhile is
  * still pushed. At a start devices are told before the vCPUs run, and every ready queue is looked
  * at once, because kicks that came while the machine stood still were dropped.
  */
+#include <errno.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
 #include "system/vm.h"
 #include "virtio-internal.h"
 
+#define EVENTS 32 /* that are fetched at once */
+
 struct virtio_set {
+    struct vm *vm;
+    int epoll_fd;
+    GSource *kicks;
     GMainContext *context;
     GThread *thread;
     atomic_bool quit;
     GPtrArray *devices; /* struct virtio_device *, in order of realisation */
 };
+
+/* Queues were notified, by the guest or by ourselves. */
+static gboolean kicked(GSource *source, GSourceFunc fn, gpointer opaque)
+{
+    struct virtio_set *set = opaque;
+    struct epoll_event events[EVENTS];
+    int n = epoll_wait(set->epoll_fd, events, EVENTS, 0);
+
+    (void)source;
+    (void)fn;
+    if (n <= 0) {
+        return G_SOURCE_CONTINUE;
+    }
+    vm_lock(set->vm);
+    for (int i = 0; i < n; i++) {
+        struct virtqueue *vq = events[i].data.ptr;
+
+        if (vq->v->running && virtqueue_is_ready(vq)) {
+            vq->handler(vq->v, vq);
+        }
+    }
+    vm_unlock(set->vm);
+    return G_SOURCE_CONTINUE;
+}
+
+static GSourceFuncs kick_funcs = { .dispatch = kicked };
+
+static gboolean unused_callback(gpointer opaque)
+{
+    (void)opaque;
+    return G_SOURCE_CONTINUE;
+}
 
 static gpointer io_thread(gpointer opaque)
 {
@@ -37,7 +82,16 @@ static struct virtio_set *set_of(struct vm *vm)
 
     if (!set) {
         set = vm->virtio = g_new0(struct virtio_set, 1);
+        set->vm = vm;
         set->context = g_main_context_new();
+        set->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        if (set->epoll_fd < 0) {
+            g_error("epoll: %s", g_strerror(errno)); /* while the machine is built */
+        }
+        set->kicks = g_source_new(&kick_funcs, sizeof(GSource));
+        g_source_set_callback(set->kicks, unused_callback, set, NULL);
+        g_source_add_unix_fd(set->kicks, set->epoll_fd, G_IO_IN);
+        g_source_attach(set->kicks, set->context);
         set->devices = g_ptr_array_new();
         set->thread = g_thread_new("virtio", io_thread, set);
     }
@@ -47,6 +101,16 @@ static struct virtio_set *set_of(struct vm *vm)
 GMainContext *virtio_context(struct vm *vm)
 {
     return set_of(vm)->context;
+}
+
+void virtio_thread_watch(struct virtqueue *vq)
+{
+    struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = vq };
+    struct virtio_set *set = set_of(vq->v->dev.vm);
+
+    if (epoll_ctl(set->epoll_fd, EPOLL_CTL_ADD, vq->kick_fd, &event) < 0) {
+        g_error("epoll: %s", g_strerror(errno)); /* while the machine is built */
+    }
 }
 
 bool virtio_on_thread(struct vm *vm)
@@ -124,6 +188,9 @@ void virtio_free(struct vm *vm)
 
     if (set) {
         vm->virtio = NULL;
+        g_source_destroy(set->kicks);
+        g_source_unref(set->kicks);
+        close(set->epoll_fd);
         g_main_context_unref(set->context);
         g_ptr_array_free(set->devices, TRUE);
         g_free(set);
