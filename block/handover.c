@@ -151,7 +151,11 @@ static struct flush *start_flush(struct block_node *node)
     };
     node->in_flight++;
     node->flushing = true;
-    block_engine_submit(node->set->engine, &f->io);
+    if (block_fault(node->set, BLOCK_FLUSH)) {
+        block_engine_complete(node->set->engine, &f->io, -EIO);
+    } else {
+        block_engine_submit(node->set->engine, &f->io);
+    }
     return f;
 }
 

@@ -62,6 +62,7 @@ struct block_set {
     struct block_engine *engine; /* with the first user */
     bool active;
     int64_t inactive_ns;
+    char *fault_path;      /* FERRY_FAIL_BLOCK; NULL: nothing fails that need not */
     struct cond completed; /* a request, while somebody waits */
     unsigned waiters;
 };
@@ -89,6 +90,9 @@ int64_t block_file_length(const struct block_node *node);
  */
 struct block_node *block_node_new(struct block_set *set, const char *name, GError **err);
 void block_node_free(struct block_node *node);
+
+/* For tests: whether this kind of request is to fail now. */
+bool block_fault(const struct block_set *set, enum block_op op);
 
 /* blockdev-add */
 bool block_add(struct block_set *set, const BlockdevOptions *options, GError **err);

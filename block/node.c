@@ -22,6 +22,7 @@ struct block_set *block_set_new(struct vm *vm, GMainContext *(*context)(struct v
     set->active = active;
     set->nodes = g_ptr_array_new();
     cond_init(&set->completed);
+    set->fault_path = g_strdup(g_getenv("FERRY_FAIL_BLOCK"));
     return set;
 }
 
@@ -42,6 +43,7 @@ void block_set_free(struct block_set *set)
     }
     g_ptr_array_free(set->nodes, TRUE);
     cond_clear(&set->completed);
+    g_free(set->fault_path);
     g_free(set);
 }
 
@@ -302,6 +304,19 @@ static void job_done(struct block_io *io, int ret)
     req->done(req, ret);
 }
 
+bool block_fault(const struct block_set *set, enum block_op op)
+{
+    static const char *const names[] = { [BLOCK_READ] = "read",
+                                         [BLOCK_WRITE] = "write",
+                                         [BLOCK_FLUSH] = "flush",
+                                         [BLOCK_DISCARD] = "discard",
+                                         [BLOCK_WRITE_ZEROES] = "zeroes" };
+    g_autofree char *text = NULL;
+
+    return set->fault_path && g_file_get_contents(set->fault_path, &text, NULL, NULL) &&
+           strstr(text, names[op]);
+}
+
 /* What the node itself says to a request: 1 the file decides, 0 done, or -errno. */
 static int decide(const struct block_node *node, const struct block_request *req)
 {
@@ -309,6 +324,9 @@ static int decide(const struct block_node *node, const struct block_request *req
 
     if (!node->set->active) {
         return -EPERM; /* the disk is another machine's */
+    }
+    if (node->set->fault_path && block_fault(node->set, req->op)) {
+        return -EIO;
     }
     if (req->op == BLOCK_FLUSH) {
         return leaf->no_flush || !node->user_writes ? 0 : leaf->flush_error ? leaf->flush_error : 1;

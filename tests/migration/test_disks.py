@@ -256,6 +256,32 @@ class Failure(DiskCase):
         driver.check()
         reader.quit()
 
+    def test_disk_fails_at_the_end(self):
+        """What was written does not reach the disk: the guest stays where it is."""
+        path, fault = self.image(), self.path("fault")
+        self.disks(self.disk(path, ",cache=none"),
+                   source={"env": {"FERRY_FAIL_BLOCK": fault}})
+        driver = DiskDriver(self, self.src)
+        driver.write(0, pattern(512))
+        migrate.hold(self.src, "ready")
+        migrate.start(self.src, self.uri)
+        migrate.wait_held(self.src, "ready")
+        with open(fault, "w", encoding="ascii") as f:
+            f.write("flush")
+        migrate.release(self.src)
+        said = migrate.wait_status(self.src, "failed")["error-desc"]
+        self.assertRegex(said, "The disks cannot be handed over: .*'d0' does not reach .*"
+                               "Input/output error")
+        self.dst.wait(1)
+        self.src.wait_state("running")
+        self.assertEqual(self.locked(path), WRITER)
+        os.unlink(fault)
+        driver.check()
+        self.another_destination(extra_args=self.disk(path, ",cache=none"))
+        migrate.start(self.src, self.uri)
+        self.arrive(driver)
+        driver.check()
+
     def test_cancel_at_the_end(self):
         path = self.image()
         self.disks(self.disk(path))

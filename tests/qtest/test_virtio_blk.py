@@ -499,6 +499,59 @@ class Locks(Blk):
             first.quit()
 
 
+class Gone(Blk):
+    """A disk that fails, and comes back."""
+
+    def failing(self, *kinds):
+        if kinds:
+            with open(self.fault, "w", encoding="ascii") as f:
+                f.write(" ".join(kinds))
+        else:
+            os.unlink(self.fault)
+
+    def start(self, *args, **options):
+        self.fault = self.path("fault")
+        return super().start(*args, env={"FERRY_FAIL_BLOCK": self.fault}, **options)
+
+    def test_read_reports(self):
+        self.start()
+        self.failing("read")
+        self.assertEqual(self.request(IN, 0, in_bytes=512)[0], IOERR)
+        event = self.vm.qmp.wait_event("BLOCK_IO_ERROR")["data"]
+        self.assertEqual((event["operation"], event["action"], event["reason"], event["nospace"]),
+                         ("read", "report", "Input/output error", False))
+        self.failing()
+        self.read(0, 512)
+
+    def test_stop_at_each_kind(self):
+        self.start(drive=",rerror=stop,werror=stop,cache=none")
+        self.write(8, pattern(512))
+        for kind, name, out, in_bytes in (
+                (IN, "read", b"", 512), (OUT, "write", pattern(512, 3), 0), (FLUSH, "flush", b"", 0),
+                (DISCARD, "discard", struct.pack("<QII", 64, 8, 0), 0),
+                (WRITE_ZEROES, "zeroes", struct.pack("<QII", 64, 8, 0), 0)):
+            with self.subTest(name):
+                self.failing(name)
+                head, back = self.offer(kind, 8, out, in_bytes)
+                self.queue.kick()
+                self.vm.wait_state("io-error")
+                self.assertEqual(self.vm.cmd("query-block")[0]["io-status"], "failed")
+                self.assertIsNone(self.queue.poll())
+                self.failing()
+                self.vm.cmd("cont")
+                self.assertEqual(self.queue.wait()[0], head)
+                self.assertEqual(self.vm.qtest.readb(back + in_bytes), OK)
+
+    def test_failed_flush_stays(self):
+        """What the host's cache has lost, no later flush makes good."""
+        for drive, later in (("", IOERR), (",cache=none", OK)):
+            self.start(self.image(name=f"disk{later}.img"), drive=drive + ",werror=report")
+            self.failing("flush")
+            self.assertEqual(self.request(FLUSH)[0], IOERR)
+            self.failing()
+            self.assertEqual(self.request(FLUSH)[0], later)
+
+
 class Errors(Blk):
     """A disk with an end before its end: a small tmpfs."""
 
