@@ -209,13 +209,16 @@ struct mailbox_nic {
     uint64_t sent;      /* frames put into the ring: the last number */
     uint64_t completed; /* of these: came back */
     uint64_t in_flight;
-    uint64_t received; /* frames of ours */
-    uint64_t last;     /* the highest number */
-    uint64_t gaps;     /* numbers that were passed over */
-    uint64_t back;     /* frames whose number was not above the highest */
-    uint64_t bad;      /* with wrong content */
-    uint64_t others;   /* frames that are not ours */
-    uint64_t unasked;  /* buffers that came back without being in flight */
+    uint64_t received;    /* frames of ours */
+    uint64_t last;        /* the highest number */
+    uint64_t gaps;        /* numbers that were passed over */
+    uint64_t back;        /* frames whose number was not above the highest */
+    uint64_t back_number; /* the first of them, */
+    uint64_t back_last;   /* the highest number then, */
+    uint64_t back_sent;   /* and `sent` then */
+    uint64_t bad;         /* with wrong content */
+    uint64_t others;      /* frames that are not ours */
+    uint64_t unasked;     /* buffers that came back without being in flight */
     uint64_t kicks;
 };
 

@@ -124,6 +124,7 @@ static const struct arg {
     { "blkcheck", &vcfg.disk_check, 1, 1, 0 },
     { "blkrate", &vcfg.disk_rate, 8, 1, rates },
     { "net", &vcfg.nic, 1, 1, nics },
+    { "netcheck", &vcfg.nic_check, 1, 1, 0 },
     { "netlen", &vcfg.nic_bytes, 4, 1, 0 },
     { "netdepth", &vcfg.nic_depth, 4, 1, 0 },
     { "netrate", &vcfg.nic_rate, 8, 1, rates },

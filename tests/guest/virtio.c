@@ -61,6 +61,7 @@ struct virtio_config vcfg = {
     .disk_check = 1,
     .nic_bytes = 60,
     .nic_depth = 64,
+    .nic_check = 1,
 };
 
 u64 virtio_take(u64 bytes)

@@ -57,7 +57,7 @@ struct virtio_config {
     u32 disk_bytes, disk_depth, disk_reads, disk_flush;
     u32 nic_bytes, nic_depth;
     u8 disk, disk_pick, disk_check;
-    u8 nic;
+    u8 nic, nic_check;
     u8 event_idx, indirect, interrupts;
 };
 extern struct virtio_config vcfg;

@@ -94,12 +94,14 @@ class DiskLoad(Moves):
         self.assertGreater(disk.now()["bad_sectors"], 0)
 
 
-class DiskPostcopy(PostcopyCase):
+class Postcopy(PostcopyCase):
     extra = []
 
     def vm(self, *extra, **options):
         return super().vm(*self.extra, *extra, **options)
 
+
+class DiskPostcopy(Postcopy):
     def test_postcopy(self):
         """The guest leaves early, its rings and buffers follow when the device touches them."""
         for legacy in (True, False):
@@ -118,16 +120,28 @@ class DiskPostcopy(PostcopyCase):
                     dst.quit()
 
 
-@unittest.skipIf(WHY_NOT, WHY_NOT)
-class NetLoad(Moves):
+class Taps:
     taps = 0
 
     def tap(self, legacy):
-        NetLoad.taps += 1
-        self.ifname = f"load{NetLoad.taps}"
+        Taps.taps += 1
+        self.ifname = f"load{Taps.taps}"
         return ["-netdev", f"tap,id=n0,ifname={self.ifname},script=no,downscript=no",
                 "-device", "virtio-net-device,netdev=n0", *load.transport(legacy)]
 
+    def wait_frames(self, vm, count):
+        """Until so many more frames have gone each way."""
+        begin = vm.guest.box.nic()
+
+        def look():
+            vm.check_alive()
+            nic = vm.guest.box.nic()
+            return all(nic[k] >= begin[k] + count for k in ("completed", "received"))
+        migrate.wait_for(f"{count} frames each way", look)
+
+
+@unittest.skipIf(WHY_NOT, WHY_NOT)
+class NetLoad(Moves, Taps):
     def travel(self, legacy, guest):
         with Peer() as peer:
             vm = self.start(self.tap(legacy), guest, paused=True)
@@ -150,18 +164,38 @@ class NetLoad(Moves):
             peer.check(vm.guest)
             vm.quit()
 
-    def wait_frames(self, vm, count):
-        """Until so many more frames have gone each way."""
-        begin = vm.guest.box.nic()
-
-        def look():
-            vm.check_alive()
-            nic = vm.guest.box.nic()
-            return all(nic[k] >= begin[k] + count for k in ("completed", "received"))
-        migrate.wait_for(f"{count} frames each way", look)
-
     def test_moves(self):
         for legacy in (True, False):
             for driver in DRIVERS:
                 with self.subTest(legacy=legacy, driver=driver):
                     self.travel(legacy, f"net=both netrate=2000 netlen=200 {driver}")
+
+
+@unittest.skipIf(WHY_NOT, WHY_NOT)
+class NetPostcopy(Postcopy, Taps):
+    def test_postcopy(self):
+        for legacy in (True, False):
+            with self.subTest(legacy=legacy), Peer() as peer:
+                guest = f"{WORK} net=both netrate=2000 netlen=200 virtidx=1"
+                options = {"guest": guest, "memory": 32, "peek": True}
+                self.uri = self.link()
+                self.extra = self.tap(legacy)
+                src = self.vm(name="source", paused=True, **options)
+                wires = [Wire(self.ifname)]
+                self.extra = self.tap(legacy)
+                dst = self.vm(name="destination", incoming="defer", **options)
+                wires.append(Wire(self.ifname))
+                for wire in wires:
+                    peer.add(wire)
+                migrate.set_capabilities(src, dst, return_path=True, events=True)
+                self.allow(src, dst)
+                dst.cmd("migrate-incoming", uri=self.uri)
+                src.cmd("cont")
+                src.guest.wait_ready()
+                self.wait_frames(src, 100)
+                self.switch(src, slow=False, max_bandwidth=8 * MIB)
+                self.arrive(src, dst)
+                self.wait_frames(dst, 200)
+                peer.check(dst.guest)
+                src.quit()
+                dst.quit()
