@@ -83,10 +83,9 @@ def _disk(bench, program, path, options, size):
             box.virtio_put("disk", "percent", reads)
             found[title] = _window(vm, lambda: box.disk()["completed"])
     disk = box.disk()
-    _end(bench)
+    _end(bench)  # and gives its lock on the image back
     if disk["failed"] or disk["bad_sectors"] or disk["unasked"]:
         raise Failed(f"The disk went wrong: {disk}")
-    _end(bench)  # and gives its lock on the image back
     return found
 
 

@@ -215,7 +215,9 @@ struct mailbox_nic {
     uint64_t back;        /* frames whose number was not above the highest */
     uint64_t back_number; /* the first of them, */
     uint64_t back_last;   /* the highest number then, */
-    uint64_t back_sent;   /* and `sent` then */
+    uint64_t back_place;  /* where it lay, */
+    uint64_t back_again;  /* the number there a little later, */
+    uint64_t back_count;  /* and `received` then */
     uint64_t bad;         /* with wrong content */
     uint64_t others;      /* frames that are not ours */
     uint64_t unasked;     /* buffers that came back without being in flight */

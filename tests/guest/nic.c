@@ -69,7 +69,7 @@ static void post(u32 slot)
     add(&rx, slot, rx_buffers + (u64)slot * ROOM, ROOM - hdr_len, 1);
 }
 
-static void check(const volatile u8 *p, u32 len)
+static void check(u32 slot, const volatile u8 *p, u32 len)
 {
     u64 number;
 
@@ -90,7 +90,12 @@ static void check(const volatile u8 *p, u32 len)
         if (!m->back++) {
             m->back_number = number;
             m->back_last = m->last;
-            m->back_sent = m->sent;
+            m->back_place = slot;
+            m->back_count = m->received;
+            for (u32 i = 0; i < 2000; i++) {
+                cpu_relax();
+            }
+            m->back_again = get64(p + 22);
         }
     } else {
         m->gaps += m->last ? number - m->last - 1 : 0;
@@ -111,7 +116,7 @@ static int receive(void)
             continue;
         }
         rx_in_flight[slot] = 0;
-        check((const volatile u8 *)(rx_buffers + (u64)slot * ROOM + hdr_len),
+        check(slot, (const volatile u8 *)(rx_buffers + (u64)slot * ROOM + hdr_len),
               len > hdr_len ? len - hdr_len : 0);
         post(slot);
     }

@@ -172,6 +172,41 @@ class NetLoad(Moves, Taps):
 
 
 @unittest.skipIf(WHY_NOT, WHY_NOT)
+class Memory(Moves, Taps):
+    """What devices have written until the last moment is on the other side."""
+
+    def arrive(self, src, dst):
+        migrate.start(src, self.uri)
+        migrate.wait_status(src, "completed")
+        dst.wait_state("paused")
+        self.assert_memory_equal(src, dst)
+
+    def test_network(self):
+        for legacy in (True, False):
+            with self.subTest(legacy=legacy), Peer(rate=5000) as peer:
+                guest = "net=both netrate=500 netlen=200 pv=0"
+                src = self.start(self.tap(legacy), guest, paused=True)
+                wire = Wire(self.ifname)
+                peer.add(wire)
+                src.cmd("cont")
+                src.guest.wait_ready()
+                self.wait_frames(src, 100)
+                dst = self.start(self.tap(legacy), guest, incoming=True, paused=True)
+                self.arrive(src, dst)
+                peer.drop(wire)
+
+    def test_disk(self):
+        for legacy in (True, False):
+            with self.subTest(legacy=legacy):
+                path = load.make_disk(self.path(f"disk{legacy}"))
+                extra = load.drive(path, legacy)
+                guest = "blk=1 blkdepth=32 virtirq=1 pv=0"
+                src = self.start(extra, guest)
+                Disk(src.guest).wait_run()
+                self.arrive(src, self.start(extra, guest, incoming=True, paused=True))
+
+
+@unittest.skipIf(WHY_NOT, WHY_NOT)
 class NetPostcopy(Postcopy, Taps):
     def test_postcopy(self):
         for legacy in (True, False):
