@@ -22,6 +22,7 @@ from labmachine import LIFETIME, fields
 PORT = 7700
 CHUNK, INTERVAL_MS = 4096, 40  # of the downloads
 MEMORY = 160  # MiB
+LINES = 20    # a second each, in the guest
 
 HOST = """
 [ -e /disk/lost+found ] && exit 0
@@ -200,21 +201,10 @@ class DeviceCase(LabCase):
         disks = devices.said()["disks"]
         patterns = {"files": r"FILES \d+ "} if "data" in disks else {}
         patterns.update({name: rf"LOAD {name} \d+ " for name in devices.said()["nets"]})
+        begin = len(vm.serial())
         for what, pattern in patterns.items():
-            amount = "written" if what == "files" else "bytes"
-            now = self.next(vm, pattern, 1)
-            later = self.next(vm, pattern, 1)
-            # a download through user networking first finds out that its connection is gone
-            for _ in range(20):
-                if int(later[amount]) > int(now[amount]):
-                    break
-                later = self.next(vm, pattern, 1)
-            self.assertGreater(int(later[amount]), int(now[amount]), (what, now, later))
-            self.assertEqual((later["bad"], later.get("errors", "0")), ("0", "0"), (what, later))
-            if source:
-                before = self.latest(source, pattern)
-                self.assertGreaterEqual(int(now[amount]), int(before[amount]), (what, before, now))
-            said[what] = later
+            before = self.latest(source, pattern) if source else None
+            said[what] = self.goes_on(vm, what, pattern, begin, before)
         if "tap" in said:
             self.assertEqual(said["tap"]["connections"], "1", said)
         if devices.rng:
@@ -226,6 +216,27 @@ class DeviceCase(LabCase):
                 self.assertEqual(port.ask(word), f"ECHO {word}")
                 port.close()
         return said
+
+    def goes_on(self, vm, what, pattern, at, before):
+        """
+        Reads such lines from an offset on until they tell of progress; fields of the last. A download
+        through user networking first finds out that its connection has stayed behind.
+        """
+        amount = "written" if what == "files" else "bytes"
+        first = None
+        for _ in range(LINES):
+            match = vm.line(pattern, at)
+            at, now = match.end(), fields(match.group(0))
+            self.assertEqual((now["bad"], now.get("errors", "0")), ("0", "0"), (what, now))
+            anew = what == "user" and before and now["connections"] == before["connections"]
+            if first and int(now[amount]) > int(first[amount]) and not anew:
+                return now
+            if not first:
+                first = now
+                if before:
+                    self.assertGreaterEqual(int(now[amount]), int(before[amount]), what)
+        raise AssertionError(f"No progress of {what} in {LINES} lines; before the move {before}, "
+                             f"after it {first}, now {now}")
 
     def move_on(self, src, devices, *extra, parameters=None, **options):
         """Moves a working guest to a new machine and sees that it goes on; (machine, done)."""
