@@ -20,7 +20,7 @@ from labcase import LabCase
 from labmachine import LIFETIME, fields
 
 PORT = 7700
-CHUNK, INTERVAL_MS = 4096, 40  # of the downloads
+CHUNK, INTERVAL_MS = 4096, 100  # of the downloads
 MEMORY = 160  # MiB
 LINES = 20    # a second each, in the guest
 
