@@ -192,6 +192,38 @@ class State(Base):
         wait_for("statistics", lambda: free(dst) == 4321)
         queue.wait()
 
+    def test_damaged(self):
+        """What a section may not hold is refused by name."""
+        src, _ = self.machines_with_balloon(",free-page-hint=on")
+        path = self.path("stream")
+        migrate.set_capabilities(src, return_path=False)
+        migrate.start(src, f"exec:cat >{path}")
+        migrate.wait_status(src, "completed")
+        with open(path, "rb") as f:
+            whole = f.read()
+        hints, poison = (b"virtio-balloon-device/" + name
+                         for name in (b"free-page-report", b"page-poison"))
+        at, other = whole.index(hints) + len(hints), whole.index(poison)
+
+        def put(where, data):
+            return whole[:where] + data + whole[where + len(data):]
+        for number, (stream, said) in enumerate((
+                (whole, None),
+                (put(at + 8, b"\0\0\0\x04"), "free page hints of the unknown status 4"),
+                (put(at, b"\0\0\0\x02"), "version 2 of subsection"),
+                (put(other + len(poison) - 1, b"x"), "page-poisox', which is unknown"),
+                (whole[:at + 12] + whole[at - len(hints) - 2:], "or there twice"))):
+            with open(path, "wb") as f:
+                f.write(stream)
+            dst = self.vm("-device", "virtio-balloon-device,free-page-hint=on", guest=None, memory=64,
+                          smp=1, incoming=f"exec:cat {path}", wait=not said, name=f"dst{number}")
+            if said:
+                dst.wait(1)
+                self.assertIn(said, dst.stderr())
+            else:
+                dst.wait_state("running")
+                dst.quit()
+
     def test_back_on_the_source(self):
         """After a cancel the buffer is still the source's, once."""
         src, dst = self.machines_with_balloon()
