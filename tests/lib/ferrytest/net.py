@@ -240,7 +240,8 @@ class Wire:
                       encoding="ascii") as f:
                 f.write("1")  # the kernel says nothing of its own there
             set_up(name)
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        # without a protocol until it is bound: it would hear all interfaces so long
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self.socket.bind((name, 3))
         # when the kernel saw a frame, by the clock of CLOCK_REALTIME
         self.socket.setsockopt(socket.SOL_SOCKET, 35, 1)
