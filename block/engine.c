@@ -394,6 +394,7 @@ struct block_engine *block_engine_new(struct vm *vm, GMainContext *context,
     e->has_ring = ring_open(e);
     e->source = g_unix_fd_source_new(e->event, G_IO_IN);
     g_source_set_callback(e->source, G_SOURCE_FUNC(on_event), e, NULL);
+    g_source_set_can_recurse(e->source, TRUE);
     g_source_attach(e->source, context);
     return e;
 }

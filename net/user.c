@@ -345,6 +345,7 @@ static void source_start(struct user *u)
     s->stale = true;
     u->source = s;
     g_source_set_name(source, "slirp");
+    g_source_set_can_recurse(source, TRUE);
     g_source_attach(source, virtio_context(u->nd.vm));
 }
 

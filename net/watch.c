@@ -50,6 +50,7 @@ struct net_watch *net_watch_new(struct vm *vm, int fd, GIOCondition condition,
     watch->fn = fn;
     watch->opaque = opaque;
     g_source_set_name(source, "net");
+    g_source_set_can_recurse(source, TRUE);
     net_watch_set(watch, condition);
     g_source_attach(source, virtio_context(vm));
     return watch;

@@ -8,6 +8,11 @@
  * loop: an epoll set of the queues' eventfds. They are edge-triggered, so nobody reads the
  * eventfds; each write to one is an event.
  *
+ * Sources with descriptors are marked with g_source_set_can_recurse(), although none recurses: else
+ * glib takes their descriptors out of the poll while they are dispatched and puts them back, and
+ * each of both wakes the context, which is this thread: two writes, a read and a poll for nothing
+ * with every event.
+ *
  * Order at a stop: vCPUs first, then here all devices are told (no handler is called from then on),
  * then each is drained. The lock may be dropped in a drain; a completion that comes meanwhile is
  * still pushed. At a start devices are told before the vCPUs run, and every ready queue is looked
@@ -90,6 +95,7 @@ static struct virtio_set *set_of(struct vm *vm)
         }
         set->kicks = g_source_new(&kick_funcs, sizeof(GSource));
         g_source_set_callback(set->kicks, unused_callback, set, NULL);
+        g_source_set_can_recurse(set->kicks, TRUE);
         g_source_add_unix_fd(set->kicks, set->epoll_fd, G_IO_IN);
         g_source_attach(set->kicks, set->context);
         set->devices = g_ptr_array_new();

@@ -14,8 +14,8 @@ from measure import MIB, Failed, work_cpu_s
 
 MEMORY = 64  # MiB
 DISK = 64 * MIB
-SETTLE_S = 0.15  # after a change
-WINDOW_S = 0.7
+SETTLE_S = 0.1  # after a change
+WINDOW_S = 0.5
 GUEST = "idle=1 report=0 poll=0 halt=0 mem=1M virtidx=1"
 FRAMES = 200_000  # a second that the host sends to the guest
 

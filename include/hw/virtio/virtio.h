@@ -184,6 +184,7 @@ void virtio_notify_config(struct virtio_device *v);
  * Where handlers run; file descriptors and timers of devices that serve queues are attached here.
  * Their callbacks take the machine lock themselves. The first call makes the thread, which ends in
  * vm_free() before devices go; the context lasts until the machine is gone. Machine lock held.
+ * Sources with descriptors: g_source_set_can_recurse(), see virtio-thread.c.
  */
 GMainContext *virtio_context(struct vm *vm);
 
