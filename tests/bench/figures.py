@@ -86,8 +86,8 @@ def bitmaps(bench):
     return rows
 
 
-FIGURES = {"start": start, "bitmaps": bitmaps, "limit": limit, "blk": blk, "blk-threads": blk_threads,
-           "blk-direct": blk_direct, "net": net}
+VIRTIO = {"blk": blk, "blk-threads": blk_threads, "blk-direct": blk_direct, "net": net}
+FIGURES = {"start": start, "bitmaps": bitmaps, "limit": limit, **VIRTIO}
 
 
 def lines(name, rows):

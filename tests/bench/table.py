@@ -109,6 +109,7 @@ DOC_COLUMNS = ("whole_ms", "post_ms", "pause_ms", "seen_ms", "predicted", "cpu_m
                "first_work", "faults", "stall_p50_us", "stall_p99_us", "back_ms")
 DOC_BEGIN = "<!-- figures: written by tests/bench/run --doc -->\n"
 DOC_POSTCOPY = "<!-- post-copy figures: written by tests/bench/run --doc -->\n"
+DOC_VIRTIO = "<!-- figures of disks and networks: written by tests/bench/run --doc -->\n"
 DOC_END = "<!-- end of figures -->\n"
 
 
@@ -136,15 +137,16 @@ def _doc_case(case):
     return "\n".join(lines) + "\n"
 
 
-def write_doc(path, head, runs, cases, others=()):
-    """Puts the figures between their marks in a Markdown file; those of post-copy have marks of their
-    own, and what was not measured stays."""
+def write_doc(path, head, runs, cases, others=(), virtio=()):
+    """Puts the figures between their marks in a Markdown file; those of post-copy and of virtio have
+    marks of their own, and what was not measured stays."""
     programs = "; ".join(head["programs"].values())
     intro = (f"{head['date']}, medians of {runs} runs. {head['cpus']} CPUs ({head['cpu']}"
              f"{', itself a virtual machine' if head['virtual'] else ''}), {head['memory_mib'] / 1024:.0f} GiB, "
              f"Linux {head['kernel']}, KVM: {head['kvm']}. {programs}.\n\n")
     groups = [(DOC_BEGIN, [_doc_case(c) for c in cases if not c["postcopy"]] + list(others)),
-              (DOC_POSTCOPY, [_doc_case(c) for c in cases if c["postcopy"]])]
+              (DOC_POSTCOPY, [_doc_case(c) for c in cases if c["postcopy"]]),
+              (DOC_VIRTIO, list(virtio))]
     with open(path, encoding="utf-8") as f:
         text = f.read()
     for mark, parts in groups:
