@@ -113,8 +113,15 @@ static gpointer pool_thread(gpointer opaque)
         mutex_unlock(&e->lock);
         io->ret = block_io_perform(io);
         mutex_lock(&e->lock);
+        /* who takes the list takes all of it, and the first in it has woken somebody */
+        bool first = !e->performed.first;
+
         list_add(&e->performed, io);
-        wake(e);
+        if (first) {
+            mutex_unlock(&e->lock); /* which is what who wakes takes first */
+            wake(e);
+            mutex_lock(&e->lock);
+        }
     }
     mutex_unlock(&e->lock);
     return NULL;
@@ -129,10 +136,9 @@ static void pool_submit(struct block_engine *e, struct block_io *io)
         g_autofree char *name = g_strdup_printf("block/%u", e->threads->len);
 
         g_ptr_array_add(e->threads, g_thread_new(name, pool_thread, e));
-    } else {
-        cond_signal(&e->work);
     }
     mutex_unlock(&e->lock);
+    cond_signal(&e->work);
 }
 
 /* --- io_uring --- */

@@ -67,11 +67,16 @@ static void copy(const struct block_io *io, uint64_t at, char *buffer, size_t le
 /* One system call from io->got on; bytes, 0 at the end of the file, -errno. */
 static ssize_t transfer_direct(struct block_io *io)
 {
-    g_autofree struct iovec *iov = g_new(struct iovec, IOV_MAX);
-    unsigned n = pieces_from(io->iov, io->iov_count, io->got, iov);
+    g_autofree struct iovec *rest = NULL;
+    const struct iovec *iov = io->iov;
+    unsigned n = io->iov_count;
     off_t at = (off_t)(io->offset + io->got);
     ssize_t ret;
 
+    if (io->got || n > IOV_MAX) {
+        iov = rest = g_new(struct iovec, IOV_MAX);
+        n = pieces_from(io->iov, io->iov_count, io->got, rest);
+    }
     if (io->op == BLOCK_READ) {
         ret = preadv(io->fd, iov, (int)n, at);
     } else {
