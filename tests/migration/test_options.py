@@ -97,6 +97,7 @@ class Options(TestCase):
         self.assertEqual(self.parameters(self.vm()), {
             "max-bandwidth": 0, "downtime-limit": 300, "avail-switchover-bandwidth": 0,
             "max-postcopy-bandwidth": 0, "xbzrle-cache-size": 64 << 20,
+            "announce-initial": 50, "announce-max": 550, "announce-rounds": 5, "announce-step": 100,
             "throttle-trigger-threshold": 50, "cpu-throttle-initial": 20,
             "cpu-throttle-increment": 10, "cpu-throttle-tailslow": False, "max-cpu-throttle": 99,
             "x-vcpu-dirty-limit-period": 1000, "vcpu-dirty-limit": 1, "connect-timeout": 30000,
@@ -119,6 +120,8 @@ class Options(TestCase):
                             ("reconnect-listen", "tcp:127.0.0.1:1"), ("reconnect-interval", 60000),
                             ("reconnect-addresses", ["unix:/a", "tcp:[::1]:1"]),
                             ("reconnect-addresses", []), ("reconnect-timeout", 86400000),
+                            ("announce-initial", 0), ("announce-max", 100000),
+                            ("announce-rounds", 1000), ("announce-step", 1),
                             ("vcpu-dirty-limit", 100)):
             with self.subTest(parameter=name, value=value):
                 before = self.parameters(vm)
