@@ -50,6 +50,7 @@ class Waits(MigrationCase):
         src, _ = self.start(timeouts)
         migrate.start(src, self.relay.uri, max_bandwidth=8 << 20)
         migrate.wait_status(src, "active")
+        self.relay.wait_passed(256 << 10)  # else it is not the one that the destination waits for
         self.relay.stall("fwd")
         return src
 
@@ -147,6 +148,7 @@ class Waits(MigrationCase):
         dst.cmd("migrate-set-parameters", **{"stream-timeout": SHORT})
         migrate.start(src, self.relay.uri, max_bandwidth=8 << 20)
         migrate.wait_status(src, "active")
+        self.relay.wait_passed(256 << 10)  # else it is not the one that the destination waits for
         self.relay.stall("fwd")
         dst.wait(1)
         self.assertRegex(dst.stderr(), "at the destination in phase 'stream'")

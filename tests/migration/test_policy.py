@@ -247,7 +247,7 @@ class Policy(MigrationCase):
         src.cmd("migrate-set-policy", policy="legacy", **{"completion-timeout-per-gib": 2})
         start = time.monotonic()
         self.go(expect_ms=3000, uri=relay.uri, max_bandwidth=8 * MIB)
-        migrate.wait_status(src, "active")
+        relay.wait_passed(256 << 10)  # else it is not the one that the destination waits for
         relay.stall("fwd")
         self.check_given_up("legacy", "The 2 s that the policy allows are over")
         self.assertLess(time.monotonic() - start, migrate.scaled(4))
@@ -260,7 +260,7 @@ class Policy(MigrationCase):
                 **{"completion-timeout-per-gib": 3600, "completion-timeout": 1500})
         start = time.monotonic()
         self.go(expect_ms=3000, uri=relay.uri, max_bandwidth=8 * MIB)
-        migrate.wait_status(src, "active")
+        relay.wait_passed(256 << 10)  # else it is not the one that the destination waits for
         relay.stall("fwd")
         self.check_given_up("legacy", "The 1.5 s that the policy allows are over")
         self.assertLess(time.monotonic() - start, migrate.scaled(4))
