@@ -6,7 +6,7 @@ import re
 from labcase import LabCase, long, migrate
 from labmachine import fields
 
-MEMORY = 160  # MiB
+MEMORY = 224  # MiB; half of it must hold the unpacked initrd, stress-ng is the largest
 
 
 class Work(LabCase):
