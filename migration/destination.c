@@ -124,8 +124,8 @@ static bool memory_complete(struct load *l, GError **err)
     if (!l->ram_open || (!l->ram_ended && (l->features & FERRY_FEATURE_ZEROED))) {
         return load_refuse(l, err, "The end before all of the memory has come");
     }
-    return (l->features & FERRY_FEATURE_ZEROED) || l->in->m->partial_memory ||
-           l->in->m->hinter || ram_load_complete(l->ram, err);
+    return (l->features & FERRY_FEATURE_ZEROED) || l->in->m->partial_memory || l->in->m->hinter ||
+           ram_load_complete(l->ram, err);
 }
 
 /* The record behind a type byte other than EOF. */

@@ -286,8 +286,8 @@ bool outgoing_ping(struct outgoing *out, uint32_t value);
 /* Queues a command record (enum stream_command). */
 void stream_put_command(struct stream_out *o, unsigned command, const void *payload, uint16_t len);
 
-/* page-hints.c, the thread, no machine lock. Asks the guest which memory it does not need, if it can
- * be asked; ends that, if it was begun. */
+/* page-hints.c, the thread, no machine lock. Asks the guest which memory it does not need, if it
+ * can be asked; ends that, if it was begun. */
 void page_hints_begin(struct outgoing *out);
 void page_hints_end(struct outgoing *out);
 

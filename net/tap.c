@@ -126,8 +126,7 @@ static bool put(struct tap *t, struct tap_queue *q, const struct iovec *iov, uns
 
     do {
         /* one piece, the usual case, costs less without a vector: for the kernel to look at */
-        n = count == 1 ? write(q->fd, iov->iov_base, iov->iov_len)
-                       : writev(q->fd, iov, (int)count);
+        n = count == 1 ? write(q->fd, iov->iov_base, iov->iov_len) : writev(q->fd, iov, (int)count);
     } while (n < 0 && errno == EINTR);
     /* EIO: the interface is down. EINVAL: what the guest put into the header. Both lose the frame
      */

@@ -27,8 +27,8 @@
  */
 json_t *keyval_parse(const char *text, const char *implied_key, GPtrArray *warnings, GError **err);
 
-/* The same without the older form of booleans, for options whose keys in `lists` (ends with NULL) may
- * be given several times: "h=a,h=b" makes {"h": [{MEMBER: "a"}, {MEMBER: "b"}]}. */
+/* The same without the older form of booleans, for options whose keys in `lists` (ends with NULL)
+ * may be given several times: "h=a,h=b" makes {"h": [{MEMBER: "a"}, {MEMBER: "b"}]}. */
 json_t *keyval_parse_lists(const char *text, const char *implied_key, const char *const *lists,
                            const char *member, GError **err);
 

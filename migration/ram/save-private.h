@@ -23,8 +23,8 @@ struct save_block {
     bool skip; /* its pages do not travel */
     struct data_extent extent;
     unsigned discards; /* of the block when tracking began */
-    uint64_t unseen; /* pages from here on the first round has not looked at; see
-                        ram_save_note_unseen() */
+    uint64_t unseen;   /* pages from here on the first round has not looked at; see
+                          ram_save_note_unseen() */
 };
 
 struct ram_save {
@@ -43,8 +43,8 @@ struct ram_save {
     /* cursor of the round */
     unsigned at_block;
     uint64_t at_page;
-    uint64_t chunk_end;                                 /* pages below it are re-armed */
-    const struct ram_block *named;                      /* block of the last record, for CONTINUE */
+    uint64_t chunk_end;            /* pages below it are re-armed */
+    const struct ram_block *named; /* block of the last record, for CONTINUE */
     uint64_t chunk_first;
     /* Of the current chunk: pages that are sent as zero without a look at them. Known in the first
      * round, and later where memory was discarded meanwhile. */
