@@ -171,15 +171,6 @@ void device_print_list(void)
 
 bool device_print_properties(const char *driver, GError **err)
 {
-    static const char *const types[] = {
-        [PROPERTY_BOOL] = "bool",
-        [PROPERTY_UINT8] = "uint8",
-        [PROPERTY_UINT16] = "uint16",
-        [PROPERTY_UINT32] = "uint32",
-        [PROPERTY_UINT64] = "uint64",
-        [PROPERTY_STRING] = "str",
-        [PROPERTY_ON_OFF_AUTO] = "OnOffAuto",
-    };
     const struct device_class *class = find_creatable(driver, err);
 
     if (!class) {
@@ -187,7 +178,7 @@ bool device_print_properties(const char *driver, GError **err)
     }
     printf("%s options:\n", driver);
     for (const struct property *p = class->properties; p && p->name; p++) {
-        g_autofree char *form = g_strdup_printf("%s=<%s>", p->name, types[p->type]);
+        g_autofree char *form = g_strdup_printf("%s=<%s>", p->name, property_type_name(p->type));
 
         printf("  %-22s - %s\n", form, p->help ? p->help : "");
     }

@@ -80,6 +80,21 @@ static const struct property *property_find(const struct device_class *class, co
     return NULL;
 }
 
+const char *property_type_name(enum property_type type)
+{
+    static const char *const names[] = {
+        [PROPERTY_BOOL] = "bool",
+        [PROPERTY_UINT8] = "uint8",
+        [PROPERTY_UINT16] = "uint16",
+        [PROPERTY_UINT32] = "uint32",
+        [PROPERTY_UINT64] = "uint64",
+        [PROPERTY_STRING] = "str",
+        [PROPERTY_ON_OFF_AUTO] = "OnOffAuto",
+    };
+
+    return names[type];
+}
+
 static bool parse_on_off(const char *value, bool *out)
 {
     static const char *const on[] = { "on", "true", "yes", "y", NULL };

@@ -108,21 +108,6 @@ static struct node *node_child(const struct node *node, const char *name)
     return NULL;
 }
 
-static const char *property_type(enum property_type type)
-{
-    static const char *const names[] = {
-        [PROPERTY_BOOL] = "bool",
-        [PROPERTY_UINT8] = "uint8",
-        [PROPERTY_UINT16] = "uint16",
-        [PROPERTY_UINT32] = "uint32",
-        [PROPERTY_UINT64] = "uint64",
-        [PROPERTY_STRING] = "str",
-        [PROPERTY_ON_OFF_AUTO] = "OnOffAuto",
-    };
-
-    return names[type];
-}
-
 static const struct live_property *live_property(const struct device *dev, const char *name)
 {
     for (const struct live_property *p = dev->class->live; p && p->name; p++) {
@@ -143,7 +128,7 @@ static void add_device(struct node *machine, struct device *dev)
     node->dev = dev;
     for (const struct property *p = dev->class->properties; p && p->name; p++) {
         if (!live_property(dev, p->name)) {
-            add_property(node, p->name, property_type(p->type),
+            add_property(node, p->name, property_type_name(p->type),
                          device_get_property(dev, p->name, NULL));
         }
     }

@@ -37,6 +37,9 @@ enum property_type {
     PROPERTY_ON_OFF_AUTO, /* int: 0 off, 1 on, 2 auto */
 };
 
+/* As QOM names it: "bool". */
+const char *property_type_name(enum property_type type);
+
 struct property {
     const char *name;
     enum property_type type;

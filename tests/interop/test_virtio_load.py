@@ -7,7 +7,7 @@ requests in flight all the time, and checks every sector and frame. Legacy and m
 import unittest
 
 from ferrytest import load, migrate, net
-from ferrytest.load import Disk, Peer
+from ferrytest.load import Disk, Peer, Taps
 from ferrytest.net import Wire
 from interopcase import FERRY, INSTALLED, InteropCase
 
@@ -47,24 +47,7 @@ class DiskLoad(InteropCase):
 
 
 @unittest.skipIf(WHY_NOT, WHY_NOT)
-class NetLoad(InteropCase):
-    taps = 0
-
-    def tap(self, legacy):
-        NetLoad.taps += 1
-        self.ifname = f"io{NetLoad.taps}"
-        return ["-netdev", f"tap,id=n0,ifname={self.ifname},script=no,downscript=no",
-                "-device", "virtio-net-device,netdev=n0", *load.transport(legacy)]
-
-    def wait_frames(self, vm, count):
-        begin = vm.guest.box.nic()
-
-        def look():
-            vm.check_alive()
-            nic = vm.guest.box.nic()
-            return all(nic[k] >= begin[k] + count for k in ("completed", "received"))
-        migrate.wait_for(f"{count} frames each way", look)
-
+class NetLoad(InteropCase, Taps):
     def travel(self, legacy, guest):
         guest = f"{WORK} {guest}"
         with Peer() as peer:

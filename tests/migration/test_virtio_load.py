@@ -8,7 +8,7 @@ stopped completes once, on one side or the other.
 import unittest
 
 from ferrytest import load, migrate, net
-from ferrytest.load import Disk, Peer
+from ferrytest.load import Disk, Peer, Taps
 from ferrytest.net import Wire
 from migrationcase import MigrationCase
 from postcopycase import MIB, PostcopyCase
@@ -118,26 +118,6 @@ class DiskPostcopy(Postcopy):
                     Disk(dst.guest).check(path)
                     src.quit()
                     dst.quit()
-
-
-class Taps:
-    taps = 0
-
-    def tap(self, legacy):
-        Taps.taps += 1
-        self.ifname = f"load{Taps.taps}"
-        return ["-netdev", f"tap,id=n0,ifname={self.ifname},script=no,downscript=no",
-                "-device", "virtio-net-device,netdev=n0", *load.transport(legacy)]
-
-    def wait_frames(self, vm, count):
-        """Until so many more frames have gone each way."""
-        begin = vm.guest.box.nic()
-
-        def look():
-            vm.check_alive()
-            nic = vm.guest.box.nic()
-            return all(nic[k] >= begin[k] + count for k in ("completed", "received"))
-        migrate.wait_for(f"{count} frames each way", look)
 
 
 @unittest.skipIf(WHY_NOT, WHY_NOT)

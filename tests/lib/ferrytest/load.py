@@ -189,3 +189,25 @@ class Peer(threading.Thread):
             raise AssertionError(f"Of {sent} frames {len(lost)} were lost {lost[:5]}, {len(doubled)} "
                                  f"doubled or spoiled {doubled[:5]}")
         return nic
+
+
+class Taps:
+    """For a test case: a tap of its own for each pair of machines."""
+
+    taps = 0
+
+    def tap(self, legacy):
+        Taps.taps += 1
+        self.ifname = f"load{Taps.taps}"
+        return ["-netdev", f"tap,id=n0,ifname={self.ifname},script=no,downscript=no",
+                "-device", "virtio-net-device,netdev=n0", *transport(legacy)]
+
+    def wait_frames(self, vm, count):
+        """Until so many more frames have gone each way."""
+        begin = vm.guest.box.nic()
+
+        def look():
+            vm.check_alive()
+            nic = vm.guest.box.nic()
+            return all(nic[k] >= begin[k] + count for k in ("completed", "received"))
+        wait_for(f"{count} frames each way", look)
