@@ -89,12 +89,19 @@ static bool read_machine(struct stream_in *s, struct configuration *c, GError **
         return false;
     }
     memset(c->machine, 0, sizeof(c->machine));
-    if (!in_bytes(s, c->machine, len, err)) {
-        return false;
-    }
-    if (strlen(c->machine) != len) {
-        error_set(err, FERRY_ERROR_PEER, "The migration stream's machine name has a zero byte");
-        return false;
+    for (uint32_t i = 0; i < len; i++) {
+        uint8_t byte;
+
+        if (!in_u8(s, &byte, err)) {
+            return false;
+        }
+        /* at once: a peer whose length is wrong waits for our answer and sends no more */
+        if (!g_ascii_isgraph(byte)) {
+            error_set(err, FERRY_ERROR_PEER,
+                      "The migration stream's machine name has a byte 0x%02x", byte);
+            return false;
+        }
+        c->machine[i] = (char)byte;
     }
     return true;
 }

@@ -97,6 +97,7 @@ def configuration_mutations(fresh):
     for label, raw in (
             ("empty machine name", Writer().configuration("").bytes()),
             ("machine name too long", Writer().configuration("microvm", length=1 << 31).bytes()),
+            ("machine name longer by one", Writer().configuration("microvm", length=8).bytes()),
             ("configuration twice", config.raw * 2),
             ("capabilities", config.raw + subsection("configuration/capabilities",
                                                      be(1, 4) + pstr("x-ignore-shared"))),

@@ -73,6 +73,7 @@ SUBSECTIONS = (
 # Labels of scripts/streamdecode/hostile.py that are such mistakes.
 LABELS = (
     ("machine name too long", "machine name has 2147483648 bytes"),
+    ("machine name longer by one", "machine name has a byte 0x0"),
     ("other machine", "Machine type received is 'nosuchmachine'"),
     ("capability count", "a list of 4294967295 capabilities"),
     ("unknown configuration", "unknown subsection 'configuration/x'"),
