@@ -375,6 +375,18 @@ static bool blk_realize(struct virtio_device *v, GError **err)
     return true;
 }
 
+static void blk_describe(struct virtio_device *v,
+                         void (*add)(void *opaque, const char *name, const char *value),
+                         void *opaque)
+{
+    const struct virtio_blk *b = blk_of(v);
+    g_autofree char *queues = g_strdup_printf("%u", b->num_queues);
+    g_autofree char *size = g_strdup_printf("%u", b->logical_block_size);
+
+    add(opaque, "num-queues", queues);
+    add(opaque, "logical_block_size", size);
+}
+
 static void blk_unrealize(struct virtio_device *v)
 {
     struct virtio_blk *b = blk_of(v);
@@ -427,7 +439,7 @@ static bool blk_parse(struct virtio_device *v, void *opaque, uint64_t features G
         if (!more) {
             return true;
         }
-        if (more != 1 || state->requests->len == (unsigned)b->num_queues * b->queue_size) {
+        if (more != 1 || state->requests->len == b->num_queues * (unsigned)VIRTIO_QUEUE_SIZE_MAX) {
             error_set(err, FERRY_ERROR_PEER,
                       "The migration stream has more requests in flight for a disk than its queues "
                       "hold");
@@ -542,6 +554,7 @@ static const struct virtio_class blk_class = {
     .reset = blk_reset,
     .run_state = blk_run_state,
     .drain = blk_drain,
+    .describe = blk_describe,
     .wire = &blk_wire,
 };
 VIRTIO_CLASS(blk_class);

@@ -461,6 +461,18 @@ static void net_reset(struct virtio_device *v)
     virtio_net_apply_offloads(n);
 }
 
+static void describe(struct virtio_device *v,
+                     void (*add)(void *opaque, const char *name, const char *value), void *opaque)
+{
+    const struct virtio_net *n = net_of(v);
+    g_autofree char *queues = g_strdup_printf("%u", n->max_pairs);
+
+    add(opaque, "queues", queues);
+    add(opaque, "vnet_hdr", n->vnet_hdr ? "on" : "off");
+    add(opaque, "ufo", n->ufo ? "on" : "off");
+    add(opaque, "mac", n->mac_text);
+}
+
 static void net_run_state(struct virtio_device *v, bool running)
 {
     struct virtio_net *n = net_of(v);
@@ -691,6 +703,7 @@ static const struct virtio_class net_class = {
     .set_status = net_set_status,
     .reset = net_reset,
     .run_state = net_run_state,
+    .describe = describe,
     .wire = &virtio_net_wire,
 };
 VIRTIO_CLASS(net_class)

@@ -287,6 +287,32 @@ static void serial_run_state(struct virtio_device *v, bool running)
     }
 }
 
+static void serial_describe(struct virtio_device *v,
+                            void (*add)(void *opaque, const char *name, const char *value),
+                            void *opaque)
+{
+    struct virtio_serial *s = serial_of(v);
+    g_autofree char *max = g_strdup_printf("%u", s->max_ports);
+    g_autoptr(GString) ports = g_string_new(NULL);
+    g_autoptr(GString) names = g_string_new(NULL);
+
+    for (uint32_t nr = 0; nr < s->max_ports; nr++) {
+        const struct serial_port *port = serial_port_find(s, nr);
+        const char *gap = ports->len ? " " : "";
+
+        if (port) {
+            g_string_append_printf(ports, "%s%u", gap, nr);
+            g_string_append_printf(names, "%s%s", gap,
+                                   port->is_console ? "console"
+                                   : port->name     ? port->name
+                                                    : "-");
+        }
+    }
+    add(opaque, "max_ports", max);
+    add(opaque, "ports", ports->str);
+    add(opaque, "names", names->str);
+}
+
 static const struct property serial_properties[] = {
     { .name = "max_ports",
       .type = PROPERTY_UINT32,
@@ -315,6 +341,7 @@ static const struct virtio_class serial_class = {
     .set_config = serial_set_config,
     .reset = serial_reset,
     .run_state = serial_run_state,
+    .describe = serial_describe,
     .wire = &serial_wire,
 };
 VIRTIO_CLASS(serial_class);

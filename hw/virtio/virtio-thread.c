@@ -135,6 +135,13 @@ void virtio_thread_remove(struct virtio_device *v)
     g_ptr_array_remove(set_of(v->dev.vm)->devices, v);
 }
 
+void virtio_foreach(struct vm *vm, void (*fn)(struct virtio_device *v, void *opaque), void *opaque)
+{
+    for (unsigned i = 0; vm->virtio && i < vm->virtio->devices->len; i++) {
+        fn(g_ptr_array_index(vm->virtio->devices, i), opaque);
+    }
+}
+
 static void tell(struct virtio_device *v, bool running)
 {
     if (v->running == running) {

@@ -535,12 +535,17 @@ static const struct vmstate_custom virtio_custom = {
     .clear = clear,
 };
 
+char *virtio_section_name(const struct virtio_device *v)
+{
+    return g_strdup_printf("virtio-mmio@%016" PRIx64 "/%s", virtio_slot_base(v->slot),
+                           virtio_class_of(v)->wire_name);
+}
+
 void virtio_wire_register(struct virtio_device *v)
 {
     static const struct vmstate_field none[] = { {} };
     const struct virtio_class *class = virtio_class_of(v);
-    g_autofree char *idstr = g_strdup_printf("virtio-mmio@%016" PRIx64 "/%s",
-                                             virtio_slot_base(v->slot), class->wire_name);
+    g_autofree char *idstr = virtio_section_name(v);
 
     v->vmstate = (struct vmstate){
         .name = class->wire_name,

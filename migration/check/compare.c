@@ -16,6 +16,7 @@
 
 #include "migration/check/disks.h"
 #include "migration/check/side.h"
+#include "migration/check/virtio.h"
 #include "system/memory.h"
 #include "target/i386/cpu.h"
 
@@ -487,5 +488,6 @@ void sides_compare(const MigrationSide *s, const MigrationSide *d, GPtrArray *fi
     compare_cpu(s->cpu, d->cpu, findings);
     compare_devices(s, d, findings);
     disks_compare(s, d, findings);
+    virtio_compare(s, d, findings);
     compare_host(s, d, findings);
 }

@@ -15,6 +15,8 @@
 
 #include "accel/accel.h"
 #include "block/block.h"
+#include "hw/misc/virtio-slot.h"
+#include "hw/virtio/virtio.h"
 #include "migration/check/host.h"
 #include "migration/internal.h"
 #include "migration/vmstate/savevm.h"
@@ -85,6 +87,25 @@ static void add_disk(const struct block_facts *facts, void *list)
     g_ptr_array_add(list, d);
 }
 
+static void add_virtio(struct virtio_device *v, void *list)
+{
+    const struct virtio_class *class = virtio_class_of(v);
+    MigrationSideVirtio *s = g_new0(MigrationSideVirtio, 1);
+
+    s->device = virtio_section_name(v);
+    s->name = g_strdup(v->dev.id ? v->dev.id : class->device.name);
+    s->offered = v->host_features;
+    s->accepted = v->guest_features;
+    s->started = v->status & VIRTIO_STATUS_DRIVER_OK;
+    s->queues = v->queues->len;
+    s->settings = qapi_migration_side_setting_list_new();
+    add_setting(s->settings, "force-legacy", virtio_slot_legacy(v->slot) ? "on" : "off");
+    if (class->describe) {
+        class->describe(v, add_setting, s->settings);
+    }
+    g_ptr_array_add(list, s);
+}
+
 static GPtrArray *describe_capabilities(const struct migration *m)
 {
     GPtrArray *list = qapi_migration_side_setting_list_new();
@@ -125,6 +146,8 @@ MigrationSide *side_describe(struct migration *m)
     side->capabilities = describe_capabilities(m);
     side->disks = qapi_migration_side_disk_list_new();
     block_foreach_disk(vm, add_disk, side->disks);
+    side->virtio = qapi_migration_side_virtio_list_new();
+    virtio_foreach(vm, add_virtio, side->virtio);
     side->blockers = migration_blocker_reasons(m);
     return side;
 }

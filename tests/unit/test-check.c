@@ -36,6 +36,20 @@ static const char disk[] =
     "'path':'/a','size':1048576,'read-only':false,'direct':true,'no-flush':false,"
     "'file-device':1,'file-inode':2,'host-alone':true,'deleted':false}]}";
 
+/* With a network (features csum, mrg_rxbuf, version 1), a disk, and ports. */
+static const char virtio[] =
+    "'swap':0},'virtio':[{'device':'virtio-mmio@1/virtio-net','name':'n0','offered':4295000065,"
+    "'accepted':4295000064,'started':true,'queues':9,'settings':["
+    "{'name':'force-legacy','value':'off'},{'name':'queues','value':'4'},"
+    "{'name':'vnet_hdr','value':'on'},{'name':'ufo','value':'on'},"
+    "{'name':'mac','value':'52:54:00:12:34:56'}]},"
+    "{'device':'virtio-mmio@2/virtio-blk','name':'d0','offered':516,'accepted':516,"
+    "'started':true,'queues':2,'settings':[{'name':'num-queues','value':'2'},"
+    "{'name':'logical_block_size','value':'512'}]},"
+    "{'device':'virtio-mmio@3/virtio-console','name':'s0','offered':2,'accepted':0,"
+    "'started':false,'queues':64,'settings':[{'name':'max_ports','value':'31'},"
+    "{'name':'ports','value':'0 1'},{'name':'names','value':'console a'}]}]}";
+
 static MigrationSide *side(const char *text)
 {
     g_autoptr(GByteArray) bytes = g_byte_array_new();
@@ -303,6 +317,109 @@ static void test_disks(void)
     }
 }
 
+static void test_virtio(void)
+{
+    static const struct {
+        bool at_source; /* what is changed is the source, else the destination */
+        const char *from, *to;
+        const char *finding; /* how the only finding begins; NULL: none */
+    } cases[] = {
+        { false, NULL, NULL, NULL },
+        { true, "'accepted':4295000064", "'accepted':4563435520",
+          "obstacle device n0: The guest's driver of device 'n0' uses indirect_desc, which the" },
+        { false, "'offered':4295000065", "'offered':4294967297",
+          "obstacle device n0: The guest's driver of device 'n0' uses mrg_rxbuf, which the" },
+        { true, "'accepted':4295000064", "'accepted':1152921508901847040",
+          "obstacle device n0: The guest's driver of device 'n0' uses bit 60, which the" },
+        /* not used: nothing to say of one that runs, and something of one that does not */
+        { false, "'offered':4295000065", "'offered':4295000064", NULL },
+        { true, "'accepted':4295000064,'started':true", "'accepted':0,'started':false", NULL },
+        { false, "'offered':4295000065,'accepted':4295000064,'started':true",
+          "'offered':4295000065,'accepted':0,'started':false", NULL },
+        { true, "'offered':4295000065,'accepted':4295000064,'started':true",
+          "'offered':4295262209,'accepted':0,'started':false",
+          "warning device n0: Device 'n0' offers ctrl_rx, which the destination's does not" },
+        { true, "'started':true,'queues':9", "'started':true,'queues':10",
+          "obstacle device n0: Device 'n0' has 10 queues on the source and 9 on the" },
+        { false, "'started':true,'queues':9", "'started':true,'queues':10", NULL },
+        /* settings */
+        { false, "'force-legacy','value':'off'", "'force-legacy','value':'on'",
+          "obstacle device n0: Device 'n0' has force-legacy=off on the source and force-legacy=on "
+          "on "
+          "the destination: give both sides the same -global virtio-mmio.force-legacy" },
+        { true, "'queues','value':'4'", "'queues','value':'1'",
+          "obstacle device n0: Device 'n0' has queues=1 on the source and queues=4 on the" },
+        { false, "'vnet_hdr','value':'on'", "'vnet_hdr','value':'off'",
+          "obstacle device n0: Device 'n0' has vnet_hdr=on on the source and vnet_hdr=off on" },
+        { true, "'vnet_hdr','value':'on'", "'vnet_hdr','value':'off'", NULL },
+        { false, "'ufo','value':'on'", "'ufo','value':'off'",
+          "obstacle device n0: Device 'n0' has ufo=on on the source and ufo=off on" },
+        { false, "'mac','value':'52:54:00:12:34:56'", "'mac','value':'52:54:00:12:34:57'",
+          "warning device n0: Device 'n0' has mac=52:54:00:12:34:56 on the source and mac=" },
+        { false, "'num-queues','value':'2'", "'num-queues','value':'1'",
+          "obstacle device d0: Device 'd0' has num-queues=2 on the source and num-queues=1 on" },
+        { false, "'num-queues','value':'2'", "'num-queues','value':'4'",
+          "warning device d0: Device 'd0' has num-queues=2 on the source and num-queues=4 on" },
+        { true, "'logical_block_size','value':'512'", "'logical_block_size','value':'4096'",
+          "obstacle device d0: Device 'd0' has logical_block_size=4096 on the source and" },
+        { false, "'ports','value':'0 1'", "'ports','value':'1'",
+          "obstacle device s0: Device 's0' has ports=0 1 on the source and ports=1 on" },
+        { false, "'names','value':'console a'", "'names','value':'console b'",
+          "warning device s0: Device 's0' has names=console a on the source and names=console b" },
+        { false, "'max_ports','value':'31'", "'max_ports','value':'8'",
+          "obstacle device s0: Device 's0' has max_ports=31 on the source and max_ports=8" },
+        /* found among the disks, the sections; of a newer peer */
+        { true, "'offered':516,'accepted':516", "'offered':548,'accepted':548", NULL },
+        { true, "@2/virtio-blk", "@3/virtio-blk", NULL },
+        { true, "'name':'mac'", "'name':'later'", NULL },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GString) text = g_string_new(base);
+        g_autoptr(GString) other = NULL;
+        g_autoptr(GPtrArray) found = findings_new();
+        const char *want = cases[i].finding;
+
+        g_string_replace(text, "'swap':0}}", virtio, 1);
+        other = g_string_new(text->str);
+        if (cases[i].from) {
+            g_assert_cmpuint(g_string_replace(other, cases[i].from, cases[i].to, 1), ==, 1);
+        }
+        g_autoptr(MigrationSide) same = side(text->str);
+        g_autoptr(MigrationSide) changed_side = side(other->str);
+
+        sides_compare(cases[i].at_source ? changed_side : same,
+                      cases[i].at_source ? same : changed_side, found);
+        g_autofree char *said = findings_text(found);
+
+        if (found->len != (want ? 1 : 0) || (want && !g_str_has_prefix(said, want))) {
+            g_error("case %zu: %s", i, said);
+        }
+    }
+}
+
+/* An obstacle that explains others stands alone; two that do not are both said. */
+static void test_virtio_explained(void)
+{
+    g_autoptr(GString) text = g_string_new(base);
+    g_autoptr(GString) other = NULL;
+    g_autoptr(GPtrArray) found = findings_new();
+
+    g_string_replace(text, "'swap':0}}", virtio, 1);
+    g_string_replace(text, "'accepted':4295000064", "'accepted':4295000065", 1);
+    other = g_string_new(text->str);
+    g_string_replace(other, "'offered':4295000065", "'offered':4294967296", 1);
+    g_string_replace(other, "'vnet_hdr','value':'on'", "'vnet_hdr','value':'off'", 1);
+    g_autoptr(MigrationSide) s = side(text->str);
+    g_autoptr(MigrationSide) d = side(other->str);
+
+    sides_compare(s, d, found);
+    g_autofree char *said = findings_text(found);
+    g_assert_cmpuint(found->len, ==, 2);
+    g_assert_nonnull(strstr(said, "vnet_hdr=on on the source"));
+    g_assert_nonnull(strstr(said, "'n0' uses mrg_rxbuf, which"));
+}
+
 /* invtsc makes an obstacle of another TSC frequency */
 static void test_invtsc(void)
 {
@@ -543,6 +660,8 @@ int main(int argc, char **argv)
     g_test_add_func("/check/rules", test_rules);
     g_test_add_func("/check/uuid", test_uuid);
     g_test_add_func("/check/disks", test_disks);
+    g_test_add_func("/check/virtio", test_virtio);
+    g_test_add_func("/check/virtio-explained", test_virtio_explained);
     g_test_add_func("/check/invtsc", test_invtsc);
     g_test_add_func("/check/x-ignore-shared", test_x_ignore_shared);
     g_test_add_func("/check/huge-pages", test_huge_pages);

@@ -107,6 +107,10 @@ struct virtio_class {
     /* Returns when no request is in flight outside the device (what is to be retried may stay). The
      * machine is stopped; the lock may be dropped meanwhile. May be NULL. */
     void (*drain)(struct virtio_device *vdev);
+    /* Calls add() with what the check before a migration must know beyond features and queues, by
+     * names that migration/check/virtio.c has a rule for. May be NULL. */
+    void (*describe)(struct virtio_device *vdev,
+                     void (*add)(void *opaque, const char *name, const char *value), void *opaque);
     const struct virtio_wire *wire; /* NULL: the device has nothing of its own */
 };
 
@@ -187,6 +191,11 @@ void virtio_notify_config(struct virtio_device *v);
  * Sources with descriptors: g_source_set_can_recurse(), see virtio-thread.c.
  */
 GMainContext *virtio_context(struct vm *vm);
+
+/* The machine's devices, in order of creation. Machine lock held. */
+void virtio_foreach(struct vm *vm, void (*fn)(struct virtio_device *v, void *opaque), void *opaque);
+/* Of the device's section in a stream; to be freed. */
+char *virtio_section_name(const struct virtio_device *v);
 
 /*
  * For the machine (system/vm.c). The vCPUs have stopped (false): no handler runs from now on, and
