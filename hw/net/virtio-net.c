@@ -469,7 +469,9 @@ static void describe(struct virtio_device *v,
 
     add(opaque, "queues", queues);
     add(opaque, "vnet_hdr", n->vnet_hdr ? "on" : "off");
-    add(opaque, "ufo", n->ufo ? "on" : "off");
+    if (n->vnet_hdr) {
+        add(opaque, "ufo", n->ufo ? "on" : "off");
+    }
     add(opaque, "mac", n->mac_text);
 }
 

@@ -40,9 +40,7 @@ static const struct setting_rule {
     { "force-legacy", ALIKE, "give both sides the same -global virtio-mmio.force-legacy",
       BIT(24) | BIT(27) | BIT(32) },
     { "queues", ALIKE, "give both back ends the same queues=", BIT(22) },
-    { "vnet_hdr", ON_IF_ON,
-      "give the device a tap on the destination whose headers are not switched off (vnet_hdr)",
-      NET_OFFLOADS },
+    { "vnet_hdr", ON_IF_ON, "give the destination's device a tap with vnet_hdr=on", NET_OFFLOADS },
     { "ufo", ON_IF_ON,
       "choose a host whose taps take long UDP datagrams, or a tap with vnet_hdr=off on both sides",
       NET_UFO },
@@ -170,12 +168,14 @@ static void say(GPtrArray *findings, bool obstacle, const MigrationSideVirtio *s
 }
 
 /* True: an obstacle. */
-static bool compare_setting(const MigrationSideVirtio *s, const struct setting_rule *r,
+static bool compare_setting(const MigrationSideVirtio *s, const struct setting_rule *r, bool any,
                             const char *there, const char *here, GPtrArray *findings)
 {
     bool obstacle;
 
-    if (!strcmp(there, here) || (r->how == ON_IF_ON && strcmp(there, "on") != 0)) {
+    /* what is only better is not asked for as long as the rest does not fit */
+    if (!strcmp(there, here) || (any && r->how == BETTER_ALIKE) ||
+        (r->how == ON_IF_ON && strcmp(there, "on") != 0)) {
         return false;
     }
     obstacle = r->how == NO_FEWER
@@ -196,7 +196,7 @@ static uint64_t compare_settings(const MigrationSideVirtio *s, const MigrationSi
         const char *there = side_setting(s->settings, r->name);
         const char *here = side_setting(d->settings, r->name);
 
-        if (there && here && compare_setting(s, r, there, here, findings)) {
+        if (there && here && compare_setting(s, r, *any, there, here, findings)) {
             explained |= r->features;
             *any = true;
         }
