@@ -3,9 +3,10 @@
  * Announcements. Switches remember behind which port an address was last seen; after a move that is
  * the old host, until a frame from the address comes out of the new one. So for each network device
  * a RARP request with the device's address as its source is sent (what switches learn from; RFC 903
- * and what hypervisors have long used for this), and a guest whose driver can is asked to announce
- * itself, which tells neighbours its IP addresses too (gratuitous ARP, unsolicited neighbour
- * advertisements): only the guest knows those.
+ * and what hypervisors have long used for this). Neighbours are told where the guest's IP addresses
+ * are by gratuitous ARP and unsolicited neighbour advertisements, as far as the guest's own frames
+ * have told us of them (net/addresses.h; a Ferry source sends them along, announce-wire.c). And a
+ * guest whose driver can is asked to announce itself: it knows all of them.
  *
  * The first round is made in the call that starts the guest; the others follow by a clock of the
  * host, because frames can get lost and switches be late. Rounds go on while the guest is stopped:
@@ -18,6 +19,7 @@
 #include <string.h>
 
 #include "migration/internal.h"
+#include "net/addresses.h"
 #include "net/net.h"
 #include "qapi/qapi-commands.h"
 #include "util/error.h"
@@ -36,6 +38,8 @@ struct announcer {
     bool arrival; /* a guest has arrived and did not run yet */
     GPtrArray *announcements;
 };
+
+#define RARP_LEN 60
 
 /* Of the announcement after a migration; QMP clients may use it too, as in QEMU. */
 #define ARRIVAL_ID ""
@@ -87,7 +91,7 @@ static void cancel(struct announcer *r, const char *id)
 }
 
 /* A reverse ARP request for mac by mac, padded to the shortest Ethernet frame. */
-static void rarp_frame(uint8_t frame[60], const uint8_t mac[6])
+static void rarp_frame(uint8_t frame[RARP_LEN], const uint8_t mac[6])
 {
     static const uint8_t rarp[] = {
         0x80, 0x35, /* EtherType */
@@ -97,7 +101,7 @@ static void rarp_frame(uint8_t frame[60], const uint8_t mac[6])
         0x00, 0x03, /* request reverse */
     };
 
-    memset(frame, 0, 60);
+    memset(frame, 0, RARP_LEN);
     memset(frame, 0xff, 6);
     memcpy(frame + 6, mac, 6);
     memcpy(frame + 12, rarp, sizeof(rarp));
@@ -120,13 +124,20 @@ static bool named(const struct announcement *a, const struct netdev *nd, const c
 static void announce_one(struct netdev *nd, const struct net_client *client, void *client_opaque,
                          const char *name, void *opaque)
 {
-    uint8_t frame[60];
+    uint8_t frame[NET_ANNOUNCE_MAX];
+    const struct net_addresses *known = netdev_addresses(nd);
 
-    if (named(opaque, nd, name)) {
-        rarp_frame(frame, client->mac(client_opaque));
-        netdev_send_raw(nd, frame, sizeof(frame));
-        client->announce(client_opaque);
+    if (!named(opaque, nd, name)) {
+        return;
     }
+    rarp_frame(frame, client->mac(client_opaque));
+    netdev_send_raw(nd, frame, RARP_LEN);
+    for (unsigned i = 0; i < known->count; i++) {
+        size_t len = net_address_frame(&known->list[i], client->mac(client_opaque), frame);
+
+        netdev_send_raw(nd, frame, len);
+    }
+    client->announce(client_opaque);
 }
 
 static gboolean on_timer(gpointer opaque);

@@ -23,6 +23,7 @@
 
 #include "accel/accel.h"
 #include "block/block.h"
+#include "migration/announce-wire.h"
 #include "migration/announce.h"
 #include "migration/destination.h"
 #include "migration/postcopy/destination.h"
@@ -244,8 +245,12 @@ static bool wait_for_go(struct load *l, GError **err)
 static bool put_devices(struct load *l, GError **err)
 {
     l->in->m->loaded_state_set = false;
-    return savevm_load_commit(l->devices, err) &&
-           (!l->vm->accel->ops->post_load || l->vm->accel->ops->post_load(l->vm, err));
+    if (!savevm_load_commit(l->devices, err) ||
+        (l->vm->accel->ops->post_load && !l->vm->accel->ops->post_load(l->vm, err))) {
+        return false;
+    }
+    announce_put_addresses(l->vm, l->addresses);
+    return true;
 }
 
 /*

@@ -38,8 +38,9 @@ struct load {
     /* the guest */
     struct ram_load *ram; /* of the incoming side */
     struct savevm_load *devices;
-    bool ram_open;  /* the ram section's START has come */
-    bool ram_ended; /* and its END */
+    GArray *addresses; /* of its networks, see announce-wire.h; NULL: the source said none */
+    bool ram_open;     /* the ram section's START has come */
+    bool ram_ended;    /* and its END */
     uint32_t ram_id;
     bool go;           /* FERRY_GO came; in post-copy all three: m */
     uint64_t pause_ns; /* what it said */

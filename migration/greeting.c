@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "migration/announce-wire.h"
 #include "migration/check/answer.h"
 #include "migration/check/wire.h"
 #include "migration/destination.h"
@@ -61,6 +62,7 @@ void load_free(struct load *l)
         if (l->check) {
             g_byte_array_unref(l->check);
         }
+        g_clear_pointer(&l->addresses, g_array_unref);
         g_free(l);
     }
 }
@@ -82,7 +84,8 @@ static void offer(struct load *l)
 {
     struct incoming *in = l->in;
 
-    l->can |= FERRY_FEATURE_COMMIT | FERRY_FEATURE_RUNS | FERRY_FEATURE_BYE;
+    l->can |=
+        FERRY_FEATURE_COMMIT | FERRY_FEATURE_RUNS | FERRY_FEATURE_BYE | FERRY_FEATURE_ADDRESSES;
     mutex_lock(&in->ram_lock);
     if (ram_load_begin(in->ram, l->configuration.ignore_shared)) {
         l->can |= FERRY_FEATURE_ZEROED;
@@ -204,6 +207,8 @@ static const struct command {
     { STREAM_CMD_SWITCHOVER_START, 0, 0, false, command_nothing },
     { STREAM_CMD_FERRY_FEATURES, 8, 8, true, command_features },
     { STREAM_CMD_FERRY_GO, 8, 8, false, command_go },
+    { STREAM_CMD_FERRY_ADDRESSES, ANNOUNCE_ENTRY, ANNOUNCE_ENTRIES_MAX *ANNOUNCE_ENTRY, false,
+      announce_command_addresses },
     { STREAM_CMD_FERRY_CHECK, 1, UINT16_MAX, true, command_check },
 };
 

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "block/block.h"
+#include "migration/announce-wire.h"
 #include "migration/internal.h"
 #include "migration/postcopy/source.h"
 #include "migration/ram/save.h"
@@ -296,6 +297,7 @@ static bool send_state(struct outgoing *out, json_t *devices, GError **err)
     }
     switchover_pause_part(out, PAUSE_MEMORY);
     vm_lock(out->vm);
+    announce_save_addresses(out, out->o);
     bool ok = savevm_save(out->vm->savevm, out->o, devices, err);
     vm_unlock(out->vm);
     if (!ok || !out_flush(out->o, err) || !send_eof(out, err)) {

@@ -31,14 +31,16 @@ struct netdev {
     char *id;
     unsigned queues;
     bool has_vnet_hdr, has_ufo;
-    bool unplugged; /* set_link */
-    bool broken;    /* the back end itself: a tap that vanished */
-    bool closed;    /* removed; lives on for who is inside a callback */
+    unsigned hdr_len; /* of the vnet header in front of frames; 0: none */
+    bool unplugged;   /* set_link */
+    bool broken;      /* the back end itself: a tap that vanished */
+    bool closed;      /* removed; lives on for who is inside a callback */
     unsigned refs;
 
     const struct net_client *client; /* NULL: no device */
     void *client_opaque;
     const char *client_name, *client_model;
+    struct net_addresses addresses; /* of the guest behind it */
 };
 
 /* Each opens one kind; NULL with *err set. The core fills in set, vm and id before. */

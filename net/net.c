@@ -166,6 +166,7 @@ void net_detach(struct netdev *nd)
 {
     nd->client = NULL;
     nd->client_opaque = NULL;
+    nd->addresses.count = 0;
 }
 
 const char *netdev_id(const struct netdev *nd)
@@ -190,6 +191,7 @@ bool netdev_has_vnet_hdr(const struct netdev *nd)
 
 void netdev_set_vnet_hdr_len(struct netdev *nd, unsigned len)
 {
+    nd->hdr_len = nd->has_vnet_hdr ? len : 0;
     if (nd->ops->set_vnet_hdr_len) {
         nd->ops->set_vnet_hdr_len(nd, len);
     }
@@ -209,7 +211,14 @@ void netdev_set_offload(struct netdev *nd, bool csum, bool tso4, bool tso6, bool
 
 bool netdev_send(struct netdev *nd, unsigned queue, const struct iovec *iov, unsigned count)
 {
-    return !netdev_link_up(nd) || nd->ops->send(nd, queue, iov, count);
+    if (!netdev_link_up(nd)) {
+        return true;
+    }
+    if (nd->client && net_addresses_concerned(iov, count, nd->hdr_len)) {
+        net_addresses_sent(&nd->addresses, nd->client->mac(nd->client_opaque), iov, count,
+                           nd->hdr_len);
+    }
+    return nd->ops->send(nd, queue, iov, count);
 }
 
 void netdev_send_raw(struct netdev *nd, const void *frame, size_t len)
@@ -229,12 +238,21 @@ bool netdev_link_up(const struct netdev *nd)
     return !nd->unplugged && !nd->broken && !nd->closed;
 }
 
+struct net_addresses *netdev_addresses(struct netdev *nd)
+{
+    return &nd->addresses;
+}
+
 /* ---- the back end's side ---- */
 
 bool netdev_receive(struct netdev *nd, unsigned queue, const struct iovec *iov, unsigned count)
 {
     if (!nd->client || !netdev_link_up(nd)) {
         return true;
+    }
+    if (nd->addresses.count && net_addresses_concerned(iov, count, nd->hdr_len)) {
+        net_addresses_received(&nd->addresses, nd->client->mac(nd->client_opaque), iov, count,
+                               nd->hdr_len);
     }
     return nd->client->receive(nd->client_opaque, queue, iov, count);
 }

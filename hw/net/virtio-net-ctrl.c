@@ -103,7 +103,7 @@ static bool mac(struct virtio_net *n, unsigned command, struct ctrl_data *d)
             !next(d, address, sizeof(address))) {
             return false;
         }
-        memcpy(n->mac, address, sizeof(address));
+        virtio_net_set_mac(n, address);
         filter_changed(n);
         return true;
     }

@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "hw/misc/virtio-slot.h"
 #include "system/vm.h"
 #include "util/error.h"
 
@@ -366,6 +367,11 @@ static const uint8_t *net_mac(void *opaque)
     return net_of(opaque)->mac;
 }
 
+static uint64_t net_place(void *opaque)
+{
+    return virtio_slot_base(net_of(opaque)->vdev.slot);
+}
+
 static const struct net_client client = {
     .receive = net_receive,
     .can_receive = net_can_receive,
@@ -374,6 +380,7 @@ static const struct net_client client = {
     .announce = net_announce,
     .gone = net_gone,
     .mac = net_mac,
+    .place = net_place,
     .rx_filter = virtio_net_rx_filter,
 };
 
@@ -394,13 +401,28 @@ static void net_get_config(struct virtio_device *v, uint8_t *config)
     memcpy(config, space, v->config_len);
 }
 
+static void forget_addresses(struct virtio_net *n)
+{
+    if (n->nd) {
+        netdev_addresses(n->nd)->count = 0;
+    }
+}
+
+void virtio_net_set_mac(struct virtio_net *n, const uint8_t mac[6])
+{
+    if (memcmp(n->mac, mac, 6) != 0) {
+        memcpy(n->mac, mac, 6);
+        forget_addresses(n); /* they were at the one before */
+    }
+}
+
 /* Old drivers set the address here. */
 static void net_set_config(struct virtio_device *v, const uint8_t *config)
 {
     struct virtio_net *n = net_of(v);
 
     if (!virtio_has(v, NET_F_CTRL_MAC_ADDR) && !virtio_has(v, VIRTIO_FEATURE_VERSION_1)) {
-        memcpy(n->mac, config, 6);
+        virtio_net_set_mac(n, config);
     }
 }
 
@@ -444,7 +466,8 @@ static void net_reset(struct virtio_device *v)
     struct virtio_net *n = net_of(v);
 
     net_filter_reset(&n->filter);
-    memcpy(n->mac, n->own_mac, 6);
+    virtio_net_set_mac(n, n->own_mac);
+    forget_addresses(n); /* whoever drives it next may have others */
     n->status = !n->nd || netdev_link_up(n->nd) ? NET_S_LINK_UP : 0;
     memset(n->blocked, 0, sizeof(n->blocked));
     if (n->pairs != 1) {

@@ -89,6 +89,8 @@ void net_filter_reset(struct net_filter *f);
 void virtio_net_handle_ctrl(struct virtio_device *v, struct virtqueue *vq);
 /* Tells the back end what the guest takes. */
 void virtio_net_apply_offloads(struct virtio_net *n);
+/* The driver gives the device another address. */
+void virtio_net_set_mac(struct virtio_net *n, const uint8_t mac[6]);
 /* Uses the first `pairs` pairs of queues. */
 bool virtio_net_use_pairs(struct virtio_net *n, unsigned pairs, GError **err);
 RxFilterInfo *virtio_net_rx_filter(void *opaque);

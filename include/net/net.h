@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "net/addresses.h"
 #include "qapi/qapi-types.h"
 
 struct netdev;
@@ -43,6 +44,8 @@ struct net_client {
     void (*announce)(void *opaque);
     void (*gone)(void *opaque); /* the back end is no more; it is detached */
     const uint8_t *(*mac)(void *opaque);
+    /* Where its registers are, guest-physical: the same device on both sides of a move. */
+    uint64_t (*place)(void *opaque);
     RxFilterInfo *(*rx_filter)(void *opaque); /* the caller frees it */
 };
 
@@ -76,6 +79,10 @@ void netdev_send_raw(struct netdev *nd, const void *frame, size_t len);
 /* The device has room again. */
 void netdev_flush(struct netdev *nd, unsigned queue);
 bool netdev_link_up(const struct netdev *nd);
+
+/* What the guest's frames have told of its addresses; to be added to, or forgotten when another
+ * driver or another MAC address takes over. */
+struct net_addresses *netdev_addresses(struct netdev *nd);
 
 /* Back ends with a device, for announcements. fn must not open or remove any. */
 void net_foreach_client(struct net_set *set,

@@ -34,6 +34,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "migration/announce-wire.h"
 #include "migration/postcopy/departure.h"
 #include "migration/return-path.h"
 #include "migration/stream/format.h"
@@ -412,6 +413,7 @@ static bool send_package(struct outgoing *out, bool ferry, GError **err)
 
     stream_put_command(o, STREAM_CMD_POSTCOPY_LISTEN, NULL, 0);
     vm_lock(out->vm);
+    announce_save_addresses(out, o);
     ok = savevm_save(out->vm->savevm, o, NULL, err);
     vm_unlock(out->vm);
     if (ok && !ferry) {

@@ -55,10 +55,11 @@ enum stream_command {
     STREAM_CMD_ENABLE_COLO = 8,
     STREAM_CMD_POSTCOPY_RESUME = 9,
     STREAM_CMD_RECV_BITMAP = 10,
-    STREAM_CMD_SWITCHOVER_START = 11,   /* QEMU 10.0 */
-    STREAM_CMD_FERRY_FEATURES = 0x4652, /* be64 features in use */
-    STREAM_CMD_FERRY_GO = 0x4653,       /* be64 ns since the guest's clocks stopped */
-    STREAM_CMD_FERRY_BYE = 0x4655,      /* empty, behind the EOF of a post-copy */
+    STREAM_CMD_SWITCHOVER_START = 11,    /* QEMU 10.0 */
+    STREAM_CMD_FERRY_FEATURES = 0x4652,  /* be64 features in use */
+    STREAM_CMD_FERRY_GO = 0x4653,        /* be64 ns since the guest's clocks stopped */
+    STREAM_CMD_FERRY_BYE = 0x4655,       /* empty, behind the EOF of a post-copy */
+    STREAM_CMD_FERRY_ADDRESSES = 0x4656, /* of the guest's networks: migration/announce-wire.c */
     STREAM_CMD_FERRY_CHECK = 0x4654, /* u8 1 in the last chunk, else 0; chunk of a MigrationSide */
 };
 
@@ -104,9 +105,11 @@ enum return_message {
 /* At the end of a post-copy the source says that it has heard SHUT 0 (FERRY_BYE): without that the
  * destination lets itself be found once more. */
 #define FERRY_FEATURE_BYE 0x10u
+/* The source says which IP addresses the guest has, as part of its state (FERRY_ADDRESSES). */
+#define FERRY_FEATURE_ADDRESSES 0x20u
 #define FERRY_FEATURES_ALL                                                                         \
     (FERRY_FEATURE_ZEROED | FERRY_FEATURE_COMMIT | FERRY_FEATURE_CHECK | FERRY_FEATURE_RUNS |      \
-     FERRY_FEATURE_BYE)
+     FERRY_FEATURE_BYE | FERRY_FEATURE_ADDRESSES)
 
 /* RAM records: be64 (offset | flags). */
 #define RAM_VERSION       4

@@ -109,7 +109,7 @@ static void stream_dictionary(void)
     struct fuzz_machine *m = fuzz_machine_new();
     static const uint16_t commands[] = {
         STREAM_CMD_OPEN_RETURN_PATH, STREAM_CMD_PING,     STREAM_CMD_SWITCHOVER_START,
-        STREAM_CMD_FERRY_FEATURES,   STREAM_CMD_FERRY_GO,
+        STREAM_CMD_FERRY_FEATURES,   STREAM_CMD_FERRY_GO, STREAM_CMD_FERRY_ADDRESSES,
     };
     static const uint64_t numbers[] = { 0,          1,          0x7fffffff,        0x80000000,
                                         0xffffffff, UINT64_MAX, UINT64_C(1) << 63, INT64_MAX };

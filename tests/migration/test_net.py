@@ -9,7 +9,7 @@ import statistics
 import struct
 import unittest
 
-from ferrytest import QmpError, migrate, net
+from ferrytest import QmpError, Timeout, migrate, net
 from ferrytest.net import Memory, Nic, Wire, arp_request, frame
 from postcopycase import PostcopyCase
 
@@ -35,6 +35,11 @@ class NetCase(PostcopyCase):
     def rarp(self, mac=net.MAC0):
         return (net.BROADCAST + mac + struct.pack(">HHHBBH", 0x8035, 1, 0x0800, 6, 4, 3)
                 + mac + bytes(4) + mac + bytes(4)).ljust(60, b"\0")
+
+    def arp(self, address, mac=net.MAC0):
+        """A gratuitous ARP request, as it is announced."""
+        return (net.BROADCAST + mac + struct.pack(">HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1)
+                + mac + net.ip(address) + bytes(6) + net.ip(address)).ljust(60, b"\0")
 
     def wait_rarp(self, wire, timeout=None):
         """When the next announcement passed."""
@@ -279,6 +284,99 @@ class Driver(NetCase):
         self.assertEqual(migrate.status(src), "postcopy-active")
         self.go_on(src)
         migrate.wait_status(src, "completed")
+
+    def known(self, wire):
+        """What is announced in one round behind its RARP."""
+        self.wait_rarp(wire)
+        found = []
+        while True:
+            try:
+                found.append(wire.receive(0.1))
+            except Timeout:
+                return found
+
+    def on_tap(self, **options):
+        """A source with a driver on a tap, and its wire."""
+        here, tap = self.new_tap()
+        self.mode = ()
+        src = self.ferry(*self.device(tap), qtest=True, name="source", **options)
+        self.nic = Nic(src.qtest, memory=Memory(RINGS))
+        wire = Wire(here)
+        self.addCleanup(wire.close)
+        return src, wire
+
+    def next_on_tap(self, **options):
+        there, tap = self.new_tap()
+        dst = self.next(tap, **options)
+        # the first round alone, so that what comes is told apart
+        migrate.set_parameters(dst, announce_rounds=1)
+        wire = Wire(there)
+        self.addCleanup(wire.close)
+        return dst, wire
+
+    @unittest.skipIf(WHY_NOT, WHY_NOT)
+    def test_addresses(self):
+        """The guest's IP addresses are announced at once with its MAC address, though it says no
+        word there; through a chain of moves, and without those that went to somebody else."""
+        src, wire = self.on_tap()
+        for address in ("192.0.2.7", "192.0.2.8", "192.0.2.9"):
+            self.nic.send(arp_request(ROUTER, address))
+        # asks on behalf of somebody else; answers, maybe for somebody else; asks whether an address is free
+        self.nic.send(arp_request(ROUTER, "192.0.2.10", b"\2" * 6))
+        reply = bytearray(arp_request(ROUTER, "192.0.2.11"))
+        reply[21] = 2
+        self.nic.send(reply)
+        self.nic.send(arp_request("192.0.2.12", "0.0.0.0"))
+        wire.send(self.arp("192.0.2.8", b"\2" * 6))
+        self.nic.receive()
+        for move in range(3):
+            dst, wire = self.next_on_tap()
+            self.go(src)
+            migrate.wait_status(src, "completed")
+            self.assertEqual(self.known(wire), [self.arp("192.0.2.7"), self.arp("192.0.2.9")],
+                             move)
+            src.quit()
+            src = dst
+        # now the driver says something else
+        self.take_over(self.nic, src)
+        self.nic.write(0x70, 0)
+        dst, wire = self.next_on_tap()
+        self.go(src)
+        migrate.wait_status(src, "completed")
+        self.assertEqual(self.known(wire), [])
+
+    @unittest.skipIf(WHY_NOT, WHY_NOT)
+    def test_addresses_in_postcopy(self):
+        src, wire = self.on_tap(memory=32)
+        self.nic.send(arp_request(ROUTER, "192.0.2.7"))
+        src.qtest.memset(16 << 20, 12 << 20, 0x5A)
+        dst, wire = self.next_on_tap(memory=32)
+        self.allow(src, dst)
+        migrate.set_capabilities(src, return_path=True)
+        self.switch(src)
+        self.assertEqual(self.known(wire), [self.arp("192.0.2.7")])
+        self.assertEqual(migrate.status(src), "postcopy-active")
+        self.go_on(src)
+        migrate.wait_status(src, "completed")
+
+    @unittest.skipIf(WHY_NOT, WHY_NOT)
+    def test_addresses_by_hand(self):
+        """announce-self goes by what the guest has said here; a driver with another MAC address
+        has none until it says so."""
+        src, wire = self.on_tap()
+        once = {"initial": 0, "max": 0, "rounds": 1, "step": 0}
+        src.cmd("announce-self", **once)
+        self.assertEqual(self.known(wire), [])
+        self.nic.send(arp_request(ROUTER, "192.0.2.7"))
+        wire.receive()
+        src.cmd("announce-self", **once)
+        self.assertEqual(self.known(wire), [self.arp("192.0.2.7")])
+        other = b"\x52\x54\0\0\0\x77"
+        for i, byte in enumerate(other):
+            src.qtest.writeb(self.nic.base + 0x100 + i, byte)
+        src.cmd("announce-self", **once)
+        self.assertEqual(wire.receive()[6:12], other)
+        self.assertTrue(wire.nothing_comes(0.1))
 
     def test_guest_is_asked(self):
         """A driver that can announces itself; what it was asked is in the stream too."""
