@@ -12,6 +12,7 @@
 
 #include "internal.h"
 #include "system/vm.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 #define DRAIN_TIMEOUT_MS 30000
@@ -20,14 +21,6 @@
 #define LOCK_TIMEOUT_MS 1000
 #define LOCK_RETRY_US   500
 #define SLEEP_MS        50
-
-static int64_t now_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 static struct block_node *busy_node(struct block_set *set, const struct block_node *only)
 {
@@ -63,11 +56,11 @@ static void let_complete(struct block_set *set)
 
 static bool drain(struct block_set *set, const struct block_node *only, GError **err)
 {
-    int64_t end = now_ns() + DRAIN_TIMEOUT_MS * INT64_C(1000000);
+    int64_t end = monotonic_ns() + DRAIN_TIMEOUT_MS * INT64_C(1000000);
     const struct block_node *busy;
 
     while ((busy = busy_node(set, only))) {
-        if (now_ns() > end) {
+        if (monotonic_ns() > end) {
             error_set(err, FERRY_ERROR_HOST,
                       "Disk '%s' has not answered %u requests for %u seconds; look after '%s'",
                       block_name(busy), busy->in_flight, DRAIN_TIMEOUT_MS / 1000,
@@ -176,7 +169,7 @@ void block_flush_ahead(struct vm *vm)
 bool block_flush_all(struct vm *vm, GError **err)
 {
     struct block_set *set = vm->blocks;
-    int64_t end = now_ns() + FLUSH_TIMEOUT_MS * INT64_C(1000000);
+    int64_t end = monotonic_ns() + FLUSH_TIMEOUT_MS * INT64_C(1000000);
     g_autoptr(GPtrArray) flushes = g_ptr_array_new();
     bool ok = true;
 
@@ -190,7 +183,7 @@ bool block_flush_all(struct vm *vm, GError **err)
     for (unsigned i = 0; i < flushes->len; i++) {
         struct flush *f = g_ptr_array_index(flushes, i);
 
-        while (!f->done && now_ns() < end) {
+        while (!f->done && monotonic_ns() < end) {
             let_complete(set);
         }
         ok = flush_result(f, ok ? err : NULL) && ok;
@@ -237,7 +230,7 @@ bool block_inactivate_all(struct vm *vm, GError **err)
         return false;
     }
     set->active = false;
-    set->inactive_ns = drop_all_locks(set) ? now_ns() : 0;
+    set->inactive_ns = drop_all_locks(set) ? monotonic_ns() : 0;
     return true;
 }
 
@@ -249,7 +242,7 @@ static bool activate(struct block_node *node, int64_t end, GError **err)
     int64_t length;
 
     while (!block_take_locks(node, &error)) {
-        if (now_ns() > end) {
+        if (monotonic_ns() > end) {
             g_propagate_prefixed_error(err, error, "Disk '%s': ", block_name(node));
             return false;
         }
@@ -279,7 +272,7 @@ static bool activate(struct block_node *node, int64_t end, GError **err)
 bool block_activate_all(struct vm *vm, GError **err)
 {
     struct block_set *set = vm->blocks;
-    int64_t end = now_ns() + LOCK_TIMEOUT_MS * INT64_C(1000000);
+    int64_t end = monotonic_ns() + LOCK_TIMEOUT_MS * INT64_C(1000000);
 
     if (!set || set->active) {
         return true;

@@ -11,6 +11,7 @@
 
 #include "internal.h"
 #include "system/vm.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 struct block_set *block_set_new(struct vm *vm, GMainContext *(*context)(struct vm *vm), bool active)
@@ -256,18 +257,13 @@ struct block_job {
     int64_t begun_ns;
 };
 
-static int64_t now_ns(void)
-{
-    return g_get_monotonic_time() * 1000;
-}
-
 static void count(struct block_job *job, int ret)
 {
     struct block_node *node = job->node;
     struct block_request *req = job->req;
     struct block_counters *c = &node->counters[req->op];
 
-    node->last_access_ns = now_ns();
+    node->last_access_ns = monotonic_ns();
     if (ret < 0) {
         c->failed++;
         return;
@@ -364,7 +360,7 @@ void block_submit(struct block_node *node, struct block_request *req)
 
     job->node = node;
     job->req = req;
-    job->begun_ns = now_ns();
+    job->begun_ns = monotonic_ns();
     job->io = (struct block_io){
         .op = req->op,
         .fd = leaf->fd,

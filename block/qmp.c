@@ -9,6 +9,7 @@
 #include "internal.h"
 #include "qapi/qapi-commands.h"
 #include "system/vm.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 static struct block_node *node_at(struct vm *vm, unsigned i)
@@ -121,7 +122,7 @@ static BlockDeviceStats *device_stats(const struct block_node *node)
     s->wr_highest_offset = (int64_t)node->highest_write;
     if (node->last_access_ns) {
         s->has_idle_time_ns = true;
-        s->idle_time_ns = g_get_monotonic_time() * 1000 - node->last_access_ns;
+        s->idle_time_ns = monotonic_ns() - node->last_access_ns;
     }
     s->failed_rd_operations = (int64_t)read->failed;
     s->failed_wr_operations = (int64_t)(write->failed + zero->failed);

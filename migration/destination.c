@@ -236,7 +236,7 @@ static bool wait_for_go(struct load *l, GError **err)
             return false;
         }
         l->go = true;
-        l->go_at_ns = migration_now_ns();
+        l->go_at_ns = monotonic_ns();
         return true;
     }
 }
@@ -278,14 +278,14 @@ static bool run_guest(struct load *l, GError **err)
     }
     if (l->go && state == RUN_STATE_RUNNING) {
         int64_t pause =
-            (int64_t)MIN(l->pause_ns, (uint64_t)INT64_MAX / 4) + (migration_now_ns() - l->go_at_ns);
+            (int64_t)MIN(l->pause_ns, (uint64_t)INT64_MAX / 4) + (monotonic_ns() - l->go_at_ns);
 
         if (!x86_clock_adjust(l->vm, pause)) {
             report_warning("The guest's clocks could not be moved past the pause of %" PRId64 " ms",
                            pause / 1000000);
         }
     }
-    l->ran_at_ns = migration_now_ns();
+    l->ran_at_ns = monotonic_ns();
     if (!memory_lease_take(l->vm->memory, &busy)) {
         report_warning("%s", busy->message); /* too late: the source has given the guest away */
     }

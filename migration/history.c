@@ -121,7 +121,7 @@ void history_decide(struct outgoing *out, MigrationAction action, int64_t value,
 {
     struct migration_decision d = {
         .round = out->rounds,
-        .time_ns = migration_now_ns() - out->stats.start_ns,
+        .time_ns = monotonic_ns() - out->stats.start_ns,
         .action = action,
         .value = value,
     };

@@ -25,6 +25,7 @@
 #include "migration/predict.h"
 #include "migration/ram/save.h"
 #include "qapi/qapi-types.h"
+#include "util/clock.h"
 #include "util/sync.h"
 
 struct dirty_limits;
@@ -363,10 +364,5 @@ bool configuration_check(const struct incoming *in, const struct configuration *
 
 /* --- stats.c --- */
 MigrationInfo *migration_info(struct migration *m);
-
-static inline int64_t migration_now_ns(void)
-{
-    return g_get_monotonic_time() * 1000;
-}
 
 #endif

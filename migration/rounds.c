@@ -58,11 +58,11 @@ static void count_bytes(struct outgoing *out)
  */
 static bool keep_limit(struct outgoing *out, GError **err)
 {
-    int64_t heard = migration_now_ns();
+    int64_t heard = monotonic_ns();
 
     for (;;) {
         struct migration_options now;
-        int64_t keepalive_ms = KEEPALIVE_MS, now_ns = migration_now_ns();
+        int64_t keepalive_ms = KEEPALIVE_MS, now_ns = monotonic_ns();
         double limit, left_ms;
 
         migration_options_get(out->m, &now);
@@ -82,8 +82,8 @@ static bool keep_limit(struct outgoing *out, GError **err)
         if (now.stream_timeout) {
             keepalive_ms = MIN(keepalive_ms, (int64_t)now.stream_timeout / 3);
         }
-        if (out->rp && (migration_now_ns() - heard) / 1000000 >= keepalive_ms) {
-            heard = migration_now_ns();
+        if (out->rp && (monotonic_ns() - heard) / 1000000 >= keepalive_ms) {
+            heard = monotonic_ns();
             outgoing_ping(out, STREAM_PING_START); /* none to one that has stopped answering */
             if (!out_flush(out->o, err) || !outgoing_check(out, err) || !policy_check(out, err)) {
                 return false;
@@ -130,7 +130,7 @@ static bool send_round(struct outgoing *out, GError **err)
         if (now.max_bandwidth) {
             slice = CLAMP(now.max_bandwidth / 1000 * SLICE_MS, TARGET_PAGE_SIZE, SLICE_BYTES);
         }
-        out->burst_ns = migration_now_ns();
+        out->burst_ns = monotonic_ns();
         follow_cache_size(out, &now);
         be_patient(out);
         done = ram_save_section(out->ram, out->o, slice, false);
@@ -157,12 +157,12 @@ static bool try_stop(struct outgoing *out, int64_t *ns, GError **err)
     int64_t took[3] = { 0 };
 
     for (unsigned i = 0; flush && i < G_N_ELEMENTS(took); i++) {
-        int64_t begun = migration_now_ns();
+        int64_t begun = monotonic_ns();
 
         if (!flush(out->vm, err)) {
             return false;
         }
-        took[i] = migration_now_ns() - begun;
+        took[i] = monotonic_ns() - begun;
         if (!i && took[i] < LONG_STOP_NS) {
             *ns = took[i];
             return true;
@@ -188,11 +188,11 @@ static bool sync_round(struct outgoing *out, struct migration_round *round, int6
     if (!try_stop(out, &stop_ns, err)) {
         return false;
     }
-    sync_ns = migration_now_ns();
+    sync_ns = monotonic_ns();
     if (!ram_save_sync(out->ram, err)) {
         return false;
     }
-    sync_ns = migration_now_ns() - sync_ns;
+    sync_ns = monotonic_ns() - sync_ns;
     ram_save_get_stats(out->ram, &rs);
 
     mutex_lock(&out->m->lock);
@@ -207,7 +207,7 @@ static bool sync_round(struct outgoing *out, struct migration_round *round, int6
     out->prediction.rtt_us = (double)out->stats.rtt_ns / 1e3;
     out->prediction.page_bytes = rs.page_bytes;
     mutex_unlock(&out->m->lock);
-    round->duration_ns = migration_now_ns() - out->stats.start_ns - round->began_ns;
+    round->duration_ns = monotonic_ns() - out->stats.start_ns - round->began_ns;
     round->dirtied_pages = rs.dirtied_last;
     round->remaining_pages = rs.remaining_pages;
     round->bytes_per_s = carried;
@@ -243,13 +243,13 @@ bool outgoing_drain(struct outgoing *out, unsigned timeout_ms, bool *late, GErro
     if (!out_flush(out->o, err)) {
         return false;
     }
-    asked = migration_now_ns();
+    asked = monotonic_ns();
     if (!return_path_wait_pong(out->rp, value, timeout_ms, err)) {
         *late = return_path_check(out->rp, NULL);
         return false;
     }
     mutex_lock(&out->m->lock);
-    out->stats.rtt_ns = MIN(out->stats.rtt_ns, migration_now_ns() - asked);
+    out->stats.rtt_ns = MIN(out->stats.rtt_ns, monotonic_ns() - asked);
     mutex_unlock(&out->m->lock);
     return true;
 }
@@ -269,7 +269,7 @@ bool rounds_run(struct outgoing *out, GError **err)
     bool late;
 
     for (;;) {
-        struct migration_round round = { .began_ns = migration_now_ns() - out->stats.start_ns };
+        struct migration_round round = { .began_ns = monotonic_ns() - out->stats.start_ns };
         uint64_t before = out->o->bytes;
 
         outgoing_phase(out, MIGRATION_PHASE_MEMORY);
@@ -289,7 +289,7 @@ bool rounds_run(struct outgoing *out, GError **err)
                             &late, err)) {
             return policy_blame(out, err);
         }
-        round_ended = migration_now_ns();
+        round_ended = monotonic_ns();
         /* that took as long as what was still on its way; a bare round trip is another question */
         if (out->drains <= RTT_DRAINS &&
             !outgoing_drain(out, migration_timeout(out->m, link_timeout), &late, err)) {

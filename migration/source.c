@@ -188,7 +188,7 @@ static bool open_return_path(struct outgoing *out, GError **err)
     stream_put_command(out->o, STREAM_CMD_OPEN_RETURN_PATH, NULL, 0);
     outgoing_ping(out, STREAM_PING_START);
     outgoing_ping(out, FERRY_PING_MAGIC);
-    asked = migration_now_ns();
+    asked = monotonic_ns();
     if (!out_flush(out->o, err)) {
         return false;
     }
@@ -199,7 +199,7 @@ static bool open_return_path(struct outgoing *out, GError **err)
         return false;
     }
     mutex_lock(&out->m->lock);
-    out->stats.rtt_ns = migration_now_ns() - asked;
+    out->stats.rtt_ns = monotonic_ns() - asked;
     mutex_unlock(&out->m->lock);
     out->features = return_path_features(out->rp);
     if (out->features) {
@@ -261,7 +261,7 @@ static bool setup(struct outgoing *out, GError **err)
         }
         migration_set_status(out->m, MIGRATION_STATUS_ACTIVE);
         mutex_lock(&out->m->lock);
-        out->stats.active_ns = migration_now_ns();
+        out->stats.active_ns = monotonic_ns();
         mutex_unlock(&out->m->lock);
     }
     vm_unlock(out->vm);
@@ -304,7 +304,7 @@ void outgoing_give_back(struct outgoing *out)
     }
     if (out->was_running && out->vm->run_state == RUN_STATE_FINISH_MIGRATE && !out->vm->exiting) {
         /* the guest's time went on while it stood */
-        x86_clock_adjust(out->vm, migration_now_ns() - out->clocks_stopped_ns);
+        x86_clock_adjust(out->vm, monotonic_ns() - out->clocks_stopped_ns);
         vm_start(out->vm);
     } else if (out->vm->run_state == RUN_STATE_FINISH_MIGRATE) {
         /* at the end of the process a guest that ran is not started any more */
@@ -324,7 +324,7 @@ static void end(struct outgoing *out, GError *error)
     bool cancelled = atomic_load(&out->cancelled);
 
     mutex_lock(&m->lock);
-    out->stats.end_ns = migration_now_ns();
+    out->stats.end_ns = monotonic_ns();
     if (error && !out->committed) {
         out->stats.downtime_ns = 0;
     }
@@ -500,7 +500,7 @@ bool outgoing_start(struct migration *m, struct transport_address *addr, int fd,
     out->fd = fd;
     out->cancel_fd = cancel_fd;
     mutex_init(&out->postcopy.urgent_lock);
-    out->stats.start_ns = migration_now_ns();
+    out->stats.start_ns = monotonic_ns();
     out->stats.expected_downtime_us = (int64_t)m->options.downtime_limit * 1000;
     migration_options_get(m, &out->options);
     policy_take(out);

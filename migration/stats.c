@@ -11,7 +11,7 @@ static void add_ram(MigrationInfo *info, const struct outgoing_stats *s,
                     const struct ram_save_stats *r)
 {
     MigrationStats *ram = g_new0(MigrationStats, 1);
-    int64_t end = s->end_ns ? s->end_ns : migration_now_ns();
+    int64_t end = s->end_ns ? s->end_ns : monotonic_ns();
     int64_t active = s->active_ns ? MAX(end - s->active_ns, 1) : 1;
 
     ram->transferred = (int64_t)s->bytes;
@@ -60,7 +60,7 @@ static void add_xbzrle(MigrationInfo *info, const struct xbzrle_stats *x)
 static void add_expected_total_time(MigrationInfo *info, const struct outgoing *out,
                                     const struct outgoing_stats *s, const struct ram_save_stats *r)
 {
-    int64_t now = migration_now_ns();
+    int64_t now = monotonic_ns();
     double rate = s->bytes_per_s;
     uint64_t enough;
     int64_t rest;
@@ -109,7 +109,7 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
         int64_t deadline = policy_deadline_ns(&out->policy.policy, r.total_bytes);
 
         info->has_deadline = deadline;
-        info->deadline = MAX(s.start_ns + deadline - migration_now_ns(), 0) / 1000000;
+        info->deadline = MAX(s.start_ns + deadline - monotonic_ns(), 0) / 1000000;
         add_expected_total_time(info, out, &s, &r);
     }
     if (info->has_phase && out->options.caps[MIGRATION_CAPABILITY_DIRTY_LIMIT]) {
@@ -129,7 +129,7 @@ static void add_outgoing(MigrationInfo *info, struct outgoing *out, MigrationSta
     info->has_setup_time = true;
     info->setup_time = (s.active_ns - s.start_ns) / 1000000;
     info->has_total_time = true;
-    info->total_time = ((s.end_ns ? s.end_ns : migration_now_ns()) - s.start_ns) / 1000000;
+    info->total_time = ((s.end_ns ? s.end_ns : monotonic_ns()) - s.start_ns) / 1000000;
     if (status == MIGRATION_STATUS_COMPLETED) {
         info->has_downtime = true;
         info->downtime = (s.downtime_ns + 999999) / 1000000;

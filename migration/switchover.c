@@ -126,7 +126,7 @@ bool switchover_due(struct outgoing *out, struct switchover_judge *j,
 /* Ends a part of the pause. */
 void switchover_pause_part(struct outgoing *out, enum pause_part part)
 {
-    int64_t now = migration_now_ns();
+    int64_t now = monotonic_ns();
 
     mutex_lock(&out->m->lock);
     out->stats.pause_ns[part] += now - out->pause_mark_ns;
@@ -141,7 +141,7 @@ void switchover_pause_part(struct outgoing *out, enum pause_part part)
 static bool stop_guest(struct outgoing *out, GError **err)
 {
     struct migration *m = out->m;
-    int64_t begun = migration_now_ns();
+    int64_t begun = monotonic_ns();
 
     if (!vm_stop_to_migrate(out->vm, &out->state_before, err)) {
         return false;
@@ -165,7 +165,7 @@ static bool stop_guest(struct outgoing *out, GError **err)
 static bool pause_for_operator(struct outgoing *out, GError **err)
 {
     struct migration *m = out->m;
-    int64_t begun = migration_now_ns();
+    int64_t begun = monotonic_ns();
     bool ok = true;
 
     migration_set_status(m, MIGRATION_STATUS_PRE_SWITCHOVER);
@@ -176,7 +176,7 @@ static bool pause_for_operator(struct outgoing *out, GError **err)
         int64_t limit_ms = (int64_t)m->options.pre_switchover_timeout, wait_ms = KEEPALIVE_MS;
 
         if (limit_ms) {
-            wait_ms = MIN(wait_ms, limit_ms - (migration_now_ns() - begun) / 1000000);
+            wait_ms = MIN(wait_ms, limit_ms - (monotonic_ns() - begun) / 1000000);
         }
         if (wait_ms <= 0) {
             error_set(err, FERRY_ERROR_USER,
@@ -340,7 +340,7 @@ static bool send_description(struct outgoing *out, json_t *devices, GError **err
  */
 void switchover_end_pause(struct outgoing *out)
 {
-    int64_t seen = migration_now_ns() - out->pause_mark_ns;
+    int64_t seen = monotonic_ns() - out->pause_mark_ns;
     uint64_t said = return_path_runs_ns(out->rp);
 
     mutex_lock(&out->m->lock);
@@ -373,7 +373,7 @@ static bool wait_for_shut(struct outgoing *out, bool closing_refuses, GError **e
 
 void switchover_put_go(struct outgoing *out)
 {
-    uint64_t pause = GUINT64_TO_BE((uint64_t)(migration_now_ns() - out->clocks_stopped_ns));
+    uint64_t pause = GUINT64_TO_BE((uint64_t)(monotonic_ns() - out->clocks_stopped_ns));
 
     stream_put_command(out->o, STREAM_CMD_FERRY_GO, &pause, sizeof(pause));
 }
@@ -389,7 +389,7 @@ bool switchover_go(struct outgoing *out, GError **err)
         }
         return false;
     }
-    out->pause_mark_ns = migration_now_ns();
+    out->pause_mark_ns = monotonic_ns();
     migration_hold(out->m, MIGRATION_HOLD_POINT_GO, &out->cancelled);
     return true;
 }
@@ -453,7 +453,7 @@ static void end_suspension(struct outgoing *out)
 
 static unsigned ms_until(int64_t deadline)
 {
-    return (unsigned)(MAX(deadline - migration_now_ns(), 0) / 1000000);
+    return (unsigned)(MAX(deadline - monotonic_ns(), 0) / 1000000);
 }
 
 static bool room_until(struct outgoing *out, int64_t deadline)
@@ -570,7 +570,7 @@ bool switchover_run(struct outgoing *out, bool *again, GError **err)
     }
     mutex_lock(&m->lock);
     if (!out->rp) {
-        out->stats.downtime_ns = migration_now_ns() - out->stats.stop_ns;
+        out->stats.downtime_ns = monotonic_ns() - out->stats.stop_ns;
     }
     out->stats.bytes = out->o->bytes;
     mutex_unlock(&m->lock);

@@ -11,6 +11,7 @@
  */
 #include "clock.h"
 #include "system/vm-init.h"
+#include "util/clock.h"
 
 /* Later than any machine runs; a stream may say more, and sums with it must not overflow. */
 #define EXPIRE_MAX (INT64_MAX / 2)
@@ -29,14 +30,6 @@ struct vm_clock {
     GPtrArray *armed;  /* struct vm_timer *, by expire_ns */
     GSource *source;
 };
-
-static int64_t monotonic_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
 
 int64_t vm_clock_ns(struct vm *vm)
 {

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "kvm-internal.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 #ifndef sigev_notify_thread_id
@@ -21,14 +22,6 @@
 #endif
 
 #define TICK_AGAIN_NS (10 * 1000 * 1000)
-
-static int64_t clock_ns(clockid_t clock)
-{
-    struct timespec ts;
-
-    clock_gettime(clock, &ts);
-    return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 static void arm(struct kvm_vcpu *v, int64_t ns)
 {
@@ -65,7 +58,7 @@ void kvm_pace_enter(struct kvm_vcpu *v)
     if (slice && make_timer(v)) {
         v->pace_dirtied = kvm_ring_dirtied(v);
         v->pace_used_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-        v->pace_began_ns = clock_ns(CLOCK_MONOTONIC);
+        v->pace_began_ns = monotonic_ns();
         arm(v, slice);
     } else if (v->pace_armed) {
         arm(v, 0);
@@ -75,7 +68,7 @@ void kvm_pace_enter(struct kvm_vcpu *v)
 void kvm_pace_leave(struct kvm_vcpu *v)
 {
     if (v->pace_began_ns) {
-        int64_t now = clock_ns(CLOCK_MONOTONIC);
+        int64_t now = monotonic_ns();
         int64_t used = clock_ns(CLOCK_THREAD_CPUTIME_ID) - v->pace_used_ns;
 
         v->rest_until_ns = now + vcpu_pace_rest_ns(v->vcpu, &v->pace, now - v->pace_began_ns, used,
@@ -85,8 +78,7 @@ void kvm_pace_leave(struct kvm_vcpu *v)
 
 bool kvm_pace_resting(struct kvm_vcpu *v)
 {
-    if (v->rest_until_ns && vcpu_is_braked(v->vcpu) &&
-        clock_ns(CLOCK_MONOTONIC) < v->rest_until_ns) {
+    if (v->rest_until_ns && vcpu_is_braked(v->vcpu) && monotonic_ns() < v->rest_until_ns) {
         return true;
     }
     v->rest_until_ns = 0;

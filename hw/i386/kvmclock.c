@@ -15,6 +15,7 @@
 #include "hw/i386/kvmclock.h"
 #include "system/vm.h"
 #include "target/i386/cpu.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 struct kvmclock_state {
@@ -31,13 +32,6 @@ struct kvmclock {
     bool tell_guest;              /* that it stood still */
     const struct kvmclock *last;  /* opaque of the second part, see below */
 };
-
-#define NS_PER_US 1000
-
-static int64_t monotonic_ns(void)
-{
-    return g_get_monotonic_time() * NS_PER_US;
-}
 
 static bool clock_get(struct kvmclock *c, struct kvmclock_state *s, GError **err)
 {

@@ -33,6 +33,7 @@
 #include "system/config.h"
 #include "system/memory.h"
 #include "system/vm.h"
+#include "util/clock.h"
 
 #define RTC_PORT   0x70
 #define CMOS_SIZE  128
@@ -120,21 +121,13 @@ struct rtc {
     struct vm_timer *periodic, *update;
 };
 
-static int64_t host_clock_ns(clockid_t id)
-{
-    struct timespec ts;
-
-    clock_gettime(id, &ts);
-    return ts.tv_sec * NS_PER_SECOND + ts.tv_nsec;
-}
-
 static int64_t source_ns(const struct rtc *rtc)
 {
     switch (rtc->clock) {
     case RTC_CLOCK_HOST:
-        return host_clock_ns(CLOCK_REALTIME);
+        return clock_ns(CLOCK_REALTIME);
     case RTC_CLOCK_RT:
-        return host_clock_ns(CLOCK_MONOTONIC);
+        return monotonic_ns();
     default:
         return vm_clock_ns(rtc->dev.vm);
     }
@@ -740,7 +733,7 @@ DEVICE_CLASS(rtc_class);
 /* What the clock shows at the start, ns since 1970 as if it were UTC. */
 static int64_t start_time_ns(const struct vm_config *cfg)
 {
-    int64_t now = host_clock_ns(CLOCK_REALTIME);
+    int64_t now = clock_ns(CLOCK_REALTIME);
     time_t t = (time_t)(now / NS_PER_SECOND);
     struct tm tm;
 

@@ -10,6 +10,7 @@
 #include "accel/kvm.h"
 #include "hw/device.h"
 #include "system/vm.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 #define PIT_HZ       1193182
@@ -43,7 +44,7 @@ struct pit {
 /* What to add to a virtual time to get the host's monotonic time of it. */
 static int64_t host_offset(const struct pit *pit)
 {
-    return g_get_monotonic_time() * 1000 - vm_clock_ns(pit->dev.vm);
+    return monotonic_ns() - vm_clock_ns(pit->dev.vm);
 }
 
 static int64_t ticks_to_ns(int64_t ticks)

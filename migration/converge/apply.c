@@ -43,7 +43,7 @@ MigrationPolicy *qmp_query_migrate_policy(struct vm *vm, GError **err)
 
 static struct policy_view look(struct outgoing *out)
 {
-    struct policy_view v = { .now_ns = migration_now_ns() - out->stats.start_ns };
+    struct policy_view v = { .now_ns = monotonic_ns() - out->stats.start_ns };
     struct ram_save_stats rs;
 
     v.post_copy_possible = out->options.caps[MIGRATION_CAPABILITY_POSTCOPY_RAM];

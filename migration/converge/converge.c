@@ -52,7 +52,7 @@ static void set(struct outgoing *out, unsigned percent, const char *why)
 {
     struct converge *c = &out->converge;
     unsigned by = percent > c->told ? percent - c->told : c->told - percent;
-    int64_t now = migration_now_ns();
+    int64_t now = monotonic_ns();
 
     vcpu_throttle_set(out->vm, percent);
     if (by && (!c->told || (by >= TELL_PERCENT && now - c->told_ns >= TELL_NS))) {
@@ -92,7 +92,7 @@ static double link_pages_per_s(struct outgoing *out, double seconds)
 static bool time_to_look(const struct outgoing *out)
 {
     const struct converge *c = &out->converge;
-    int64_t since = migration_now_ns() - c->looked_ns;
+    int64_t since = monotonic_ns() - c->looked_ns;
 
     return since >= c->look_every_ns &&
            (out->o->bytes - c->looked_bytes >= LOOK_BYTES || since >= LOOK_MOST_NS);
@@ -118,14 +118,14 @@ static void look(struct outgoing *out, const struct throttle_params *p)
 {
     struct converge *c = &out->converge;
     const struct accel_ops *ops = out->vm->accel->ops;
-    int64_t before = migration_now_ns();
+    int64_t before = monotonic_ns();
     uint64_t pages;
 
     if (!ops->dirty_count || !ops->dirty_count(out->vm, &pages)) {
         c->cannot_count = true;
         return;
     }
-    int64_t now = migration_now_ns();
+    int64_t now = monotonic_ns();
 
     c->look_every_ns = MAX(LOOK_NS, (now - before) * LOOK_COST);
     if (c->looked_ns) {

@@ -52,7 +52,7 @@ static uint64_t pages_of(uint64_t mib)
 
 static void measure(struct dirty_limits *l)
 {
-    int64_t now = migration_now_ns();
+    int64_t now = monotonic_ns();
     double seconds = (double)(now - l->looked) / 1e9;
 
     for (unsigned i = 0; i < l->vm->vcpu_count; i++) {

@@ -87,12 +87,12 @@ static double wait(struct dirty_rate *r, int64_t begun_ns)
     while (!r->quit && cond_wait_until(&r->wake, &r->lock, until)) {
     }
     mutex_unlock(&r->lock);
-    return MAX((double)(migration_now_ns() - begun_ns) / 1e9, 1e-3);
+    return MAX((double)(monotonic_ns() - begun_ns) / 1e9, 1e-3);
 }
 
 static double by_sampling(struct dirty_rate *r)
 {
-    int64_t begun = migration_now_ns();
+    int64_t begun = monotonic_ns();
     struct sample *s = sample_take(r->vm->memory, r->sample_pages);
     double seconds = wait(r, begun);
     double rate = (double)sample_changed(s) / PAGES_PER_MIB / seconds;
@@ -110,13 +110,13 @@ static bool by_log(struct dirty_rate *r, double *rate)
 
     *rate = 0;
     if (!kvm_enabled(r->vm)) {
-        wait(r, migration_now_ns()); /* nothing runs */
+        wait(r, monotonic_ns()); /* nothing runs */
         return true;
     }
     if (!kvm_dirty_use(r->vm, KVM_DIRTY_RATE, NULL)) {
         return false;
     }
-    begun = migration_now_ns();
+    begun = monotonic_ns();
     ok = r->vm->accel->ops->dirty_count(r->vm, &before);
     seconds = wait(r, begun);
     ok = ok && r->vm->accel->ops->dirty_count(r->vm, &after);
@@ -138,7 +138,7 @@ static bool by_ring(struct dirty_rate *r, double *rate, double *vcpu_rate)
     if (!kvm_dirty_use(r->vm, KVM_DIRTY_RATE, NULL)) {
         return false;
     }
-    begun = migration_now_ns();
+    begun = monotonic_ns();
     for (unsigned i = 0; i < n; i++) {
         before[i] = kvm_vcpu_dirtied(r->vm->vcpus[i]);
     }

@@ -30,6 +30,7 @@
 #include "migration/postcopy/uffd.h"
 #include "system/vcpu.h"
 #include "system/vm.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include "util/sync.h"
 
@@ -68,14 +69,6 @@ struct faults {
     uint64_t local, requests;
     unsigned queue_max;
 };
-
-static int64_t now_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 void arrival_thread_urgent(void)
 {
@@ -140,7 +133,7 @@ static void add_waiter(struct faults *f, struct wait *w, int vcpu, int64_t now)
 
 static void end_wait(struct faults *f, struct wait *w)
 {
-    int64_t now = now_ns();
+    int64_t now = monotonic_ns();
 
     for (struct waiter *i = w->waiters; i; i = i->next) {
         blocktime_answered(f->bt, now - i->since);
@@ -255,7 +248,7 @@ static void handle(struct faults *f, const struct uffd_fault *faults, unsigned n
     struct ask asks[EVENTS_MAX];
     unsigned to_ask = 0, here = 0;
     struct arrival_block *blocks[EVENTS_MAX];
-    int64_t now = now_ns();
+    int64_t now = monotonic_ns();
 
     mutex_lock(&f->lock);
     f->queue_max = MAX(f->queue_max, n);
@@ -399,7 +392,7 @@ void faults_stop(struct faults *f)
     f->thread = NULL;
     mutex_lock(&f->lock);
     for (unsigned i = 0; i < f->a->vm->vcpu_count; i++) {
-        blocktime_end(f->bt, i, now_ns());
+        blocktime_end(f->bt, i, monotonic_ns());
         f->on[i] = NULL;
     }
     g_hash_table_iter_init(&iter, f->waits);
@@ -432,7 +425,7 @@ void faults_get_blocktime(struct faults *f, struct arrival_blocktime *t)
         return;
     }
     mutex_lock(&f->lock);
-    blocktime_get(f->bt, now_ns(), t);
+    blocktime_get(f->bt, monotonic_ns(), t);
     t->local = f->local;
     t->requests = f->requests;
     t->queue_max = f->queue_max;

@@ -76,7 +76,7 @@ static bool read_go(struct postcopy_in *p, unsigned len, GError **err)
     if (!again) {
         l->go = true;
         l->pause_ns = pause;
-        l->go_at_ns = migration_now_ns();
+        l->go_at_ns = monotonic_ns();
     }
     cond_broadcast(&m->cond);
     mutex_unlock(&m->lock);

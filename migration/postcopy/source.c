@@ -471,7 +471,7 @@ static bool let_go(struct outgoing *out, bool ferry, GError **err)
     if (!ferry) {
         /* what it does from here on is not seen from here */
         mutex_lock(&out->m->lock);
-        out->stats.downtime_ns = migration_now_ns() - out->stats.stop_ns;
+        out->stats.downtime_ns = monotonic_ns() - out->stats.stop_ns;
         mutex_unlock(&out->m->lock);
         return true;
     }

@@ -238,7 +238,6 @@ bool cpus_tsc_put(struct x86_cpus *all, GError **err);
 void cpus_tsc_stopped(struct x86_cpus *all);
 /* Makes the guest's TSC tick as the stream says, or warns where the host cannot. */
 bool cpu_tsc_set_khz(struct x86_cpu *cpu, int64_t khz, GError **err);
-int64_t host_monotonic_ns(void);
 
 /* cpu-model.c, cpu-features.c, cpuid.c */
 struct vm_config;

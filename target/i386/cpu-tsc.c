@@ -18,15 +18,8 @@
 
 #include "accel/kvm.h"
 #include "cpu-internal.h"
+#include "util/clock.h"
 #include "util/error.h"
-
-int64_t host_monotonic_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
 
 static bool offset_attr(struct x86_cpu *cpu, unsigned long request, uint64_t *offset)
 {
@@ -59,7 +52,7 @@ bool cpus_tsc_put(struct x86_cpus *all, GError **err)
     uint64_t extra = 0, offset, now, base;
 
     if (all->adjust_at) {
-        extra = ns_to_cycles(all->adjust_ns + host_monotonic_ns() - all->adjust_at, all->tsc_khz);
+        extra = ns_to_cycles(all->adjust_ns + monotonic_ns() - all->adjust_at, all->tsc_khz);
     }
     base = first->state.tsc + extra;
     if (!all->has_tsc_offset || !offset_attr(first, KVM_GET_DEVICE_ATTR, &offset) ||
@@ -89,7 +82,7 @@ void cpus_tsc_stopped(struct x86_cpus *all)
     uint64_t first_offset = 0, offset;
     struct x86_cpu *first = &all->cpus[0];
     bool offsets = all->has_tsc_offset && offset_attr(first, KVM_GET_DEVICE_ATTR, &first_offset);
-    int64_t since = host_monotonic_ns();
+    int64_t since = monotonic_ns();
 
     for (unsigned i = 0; i < all->count; i++) {
         struct x86_cpu *cpu = &all->cpus[i];
@@ -101,7 +94,7 @@ void cpus_tsc_stopped(struct x86_cpus *all)
             continue;
         }
         cpu->stop_tsc_valid = cpu_msr_get_one(cpu, MSR_TSC, &cpu->stop_tsc);
-        cpu->stop_tsc -= ns_to_cycles(host_monotonic_ns() - since, all->tsc_khz);
+        cpu->stop_tsc -= ns_to_cycles(monotonic_ns() - since, all->tsc_khz);
     }
 }
 

@@ -15,6 +15,7 @@
 #include "hw/i386/kvmclock.h"
 #include "hw/i386/savevm-order.h"
 #include "system/config.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 /* 10 banks, MCG_CTL present, software error recovery: what streams of this machine type have. */
@@ -87,7 +88,7 @@ static void cpus_stopped(void *opaque)
 
     all->loaded = false;
     all->adjust_at = 0;
-    all->stopped_at = host_monotonic_ns();
+    all->stopped_at = monotonic_ns();
     cpus_tsc_stopped(all);
 }
 
@@ -304,7 +305,7 @@ bool x86_clock_adjust(struct vm *vm, int64_t pause_ns)
     kvmclock_adjust(vm, pause_ns);
     if (all->loaded) {
         all->adjust_ns = pause_ns;
-        all->adjust_at = host_monotonic_ns();
+        all->adjust_at = monotonic_ns();
         for (unsigned i = 0; i < all->count; i++) {
             all->cpus[i].late_pending = true;
         }
