@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Split virtqueues; see include/hw/virtio/queue.h. Section numbers are those of the VIRTIO
- * specification 1.1.
+ * Split virtqueues: their life and their rings; see include/hw/virtio/queue.h. What a request is
+ * made of is collected by queue-chain.c. Section numbers are those of the VIRTIO specification 1.1.
  *
- * Trust: none in what rings and descriptors say. Each value is read once into a variable and
- * checked there, since the guest may change it meanwhile. The bounds are: a ring lies in RAM as a
- * whole (virtqueue_enable()); a chain has at most as many descriptors as its table, so that a loop
- * ends; it has at most VIRTIO_QUEUE_SIZE_MAX pieces and 4 GiB; every piece is RAM, and not
- * read-only where the device writes.
+ * Trust: none in what the rings say. Each value is read once into a variable and checked there,
+ * since the guest may change it meanwhile. A ring lies in RAM as a whole (virtqueue_enable()).
  *
  * Order: an entry of the used ring is written before the index that shows it, the index before the
  * look at whether the driver wants an interrupt; what the driver wrote is read after the index that
@@ -24,35 +21,10 @@
 #include "accel/accel.h"
 #include "system/memory.h"
 #include "system/vm.h"
-#include "virtio-internal.h"
-
-#define DESC_NEXT     1
-#define DESC_WRITE    2
-#define DESC_INDIRECT 4
+#include "queue-chain.h"
 
 #define AVAIL_NO_INTERRUPT 1
 #define USED_NO_NOTIFY     1
-
-#define MAX_PIECES VIRTIO_QUEUE_SIZE_MAX
-
-struct desc {
-    uint64_t addr;
-    uint32_t len;
-    uint16_t flags, next;
-};
-
-/* A request while it is collected: out pieces, then in pieces. */
-struct chain {
-    unsigned out_count, in_count;
-    uint64_t out_bytes, in_bytes;
-    struct iovec iov[MAX_PIECES];
-    uint64_t addr[MAX_PIECES];
-};
-
-static struct memory *memory_of(const struct virtqueue *vq)
-{
-    return vq->v->dev.vm->memory;
-}
 
 /* Bytes of the three parts, event index included. */
 static uint64_t desc_bytes(unsigned num)
@@ -78,7 +50,7 @@ static uint16_t load16(const uint8_t *at)
 static void store16(struct virtqueue *vq, uint64_t offset, uint16_t value)
 {
     __atomic_store_n((uint16_t *)(void *)(vq->used_host + offset), value, __ATOMIC_RELEASE);
-    memory_mark_dirty(memory_of(vq), vq->used + offset, sizeof(value));
+    memory_mark_dirty(virtqueue_memory(vq), vq->used + offset, sizeof(value));
 }
 
 /* ---- the life of a queue ---- */
@@ -173,7 +145,7 @@ const char *virtqueue_check_layout(unsigned num, uint64_t desc, uint64_t avail, 
 static uint8_t *map(struct virtqueue *vq, uint64_t gpa, uint64_t len, bool write)
 {
     uint64_t n = len;
-    uint8_t *host = memory_ram_span(memory_of(vq), gpa, &n, write);
+    uint8_t *host = memory_ram_span(virtqueue_memory(vq), gpa, &n, write);
 
     return host && n == len ? host : NULL;
 }
@@ -243,7 +215,7 @@ static bool may_wait(struct virtqueue *vq)
 
 bool virtqueue_rings_are_here(struct virtqueue *vq)
 {
-    struct memory *mem = memory_of(vq);
+    struct memory *mem = virtqueue_memory(vq);
 
     return memory_is_here(mem, vq->desc, desc_bytes(vq->num)) &&
            memory_is_here(mem, vq->avail, avail_bytes(vq->num)) &&
@@ -309,7 +281,7 @@ bool virtqueue_is_empty(struct virtqueue *vq)
     if (!virtqueue_is_ready(vq)) {
         return true;
     }
-    if (memory_has_gate(memory_of(vq))) {
+    if (memory_has_gate(virtqueue_memory(vq))) {
         uint32_t generation = vq->generation;
 
         if (!may_wait(vq) || !virtqueue_rings_are_here(vq) || generation != vq->generation) {
@@ -319,192 +291,18 @@ bool virtqueue_is_empty(struct virtqueue *vq)
     return waiting_or_armed(vq) == 0;
 }
 
-static struct desc desc_read(const uint8_t *table, unsigned i)
-{
-    struct desc d;
-
-    memcpy(&d, table + (size_t)i * VIRTQ_DESC_SIZE, sizeof(d)); /* x86: little-endian as is */
-    __asm__ volatile("" ::: "memory");                          /* not read again */
-    return d;
-}
-
-static bool add_pieces(struct virtqueue *vq, struct chain *c, const struct desc *d)
-{
-    bool write = d->flags & DESC_WRITE;
-    uint64_t addr = d->addr, left = d->len;
-
-    if (!left) {
-        virtio_error(vq->v, "Queue %u: a buffer has no length", vq->index);
-        return false;
-    }
-    if (!write && c->in_count) {
-        virtio_error(vq->v, "Queue %u: a buffer to read stands behind one to write", vq->index);
-        return false;
-    }
-    while (left) {
-        unsigned at = c->out_count + c->in_count;
-        uint64_t n = left;
-        uint8_t *host = memory_ram_span(memory_of(vq), addr, &n, write);
-
-        if (!host || at == MAX_PIECES) {
-            virtio_error(vq->v,
-                         host ? "Queue %u: a request has too many pieces (0x%" G_GINT64_MODIFIER
-                                "x)"
-                              : "Queue %u: buffer 0x%" G_GINT64_MODIFIER "x is not in memory",
-                         vq->index, d->addr);
-            return false;
-        }
-        c->iov[at] = (struct iovec){ host, n };
-        c->addr[at] = addr;
-        *(write ? &c->in_count : &c->out_count) += 1;
-        *(write ? &c->in_bytes : &c->out_bytes) += n;
-        addr += n;
-        left -= n;
-    }
-    if (c->in_bytes + c->out_bytes > UINT32_MAX) {
-        virtio_error(vq->v, "Queue %u: a request has 4 GiB or more", vq->index);
-        return false;
-    }
-    return true;
-}
-
-enum walk { WALK_DONE, WALK_LATER, WALK_BROKEN };
-
-/* An indirect table (2.6.5.3): its bytes, wherever they lie, as one piece. */
-static enum walk read_table(struct virtqueue *vq, const struct desc *d, GByteArray **copy,
-                            const uint8_t **table, unsigned *entries)
-{
-    struct memory *mem = memory_of(vq);
-    uint64_t n = d->len;
-    const uint8_t *host = memory_ram_span(mem, d->addr, &n, false);
-
-    *entries = d->len / VIRTQ_DESC_SIZE;
-    if (!d->len || d->len % VIRTQ_DESC_SIZE || *entries > VIRTIO_QUEUE_SIZE_MAX ||
-        (d->flags & DESC_NEXT) || !virtio_has(vq->v, VIRTIO_FEATURE_INDIRECT_DESC) || !host) {
-        virtio_error(vq->v,
-                     "Queue %u: an indirect table of %u bytes at 0x%" G_GINT64_MODIFIER
-                     "x, flags 0x%x",
-                     vq->index, d->len, d->addr, d->flags);
-        return WALK_BROKEN;
-    }
-    if (memory_has_gate(mem) && !memory_is_here(mem, d->addr, d->len)) {
-        return WALK_LATER;
-    }
-    if (n == d->len) {
-        *table = host;
-        return WALK_DONE;
-    }
-    *copy = g_byte_array_sized_new(d->len);
-    g_byte_array_set_size(*copy, d->len);
-    *table = (*copy)->data;
-    for (uint64_t at = 0; at < d->len; at += n) {
-        n = d->len - at;
-        host = memory_ram_span(mem, d->addr + at, &n, false);
-        if (!host) {
-            virtio_error(vq->v, "Queue %u: an indirect table is not in memory", vq->index);
-            return WALK_BROKEN;
-        }
-        memcpy((*copy)->data + at, host, n);
-    }
-    return WALK_DONE;
-}
-
-/* Collects the chain that begins at head. */
-static enum walk walk(struct virtqueue *vq, unsigned head, struct chain *c, GByteArray **copy)
-{
-    const uint8_t *table = vq->desc_host;
-    unsigned entries = vq->num, seen = 0, i = head;
-    bool indirect = false;
-
-    for (;;) {
-        struct desc d = desc_read(table, i);
-
-        if (++seen > entries) {
-            virtio_error(vq->v, "Queue %u: the chain of descriptor %u has a loop", vq->index, head);
-            return WALK_BROKEN;
-        }
-        if (d.flags & DESC_INDIRECT) {
-            enum walk w = WALK_BROKEN;
-
-            if (indirect) {
-                virtio_error(vq->v, "Queue %u: an indirect table in another", vq->index);
-            } else {
-                w = read_table(vq, &d, copy, &table, &entries);
-            }
-            if (w != WALK_DONE) {
-                return w;
-            }
-            indirect = true;
-            i = seen = 0;
-            continue;
-        }
-        if (!add_pieces(vq, c, &d)) {
-            return WALK_BROKEN;
-        }
-        if (!(d.flags & DESC_NEXT)) {
-            return WALK_DONE;
-        }
-        i = d.next;
-        if (i >= entries) {
-            virtio_error(vq->v, "Queue %u: descriptor %u of %u is next", vq->index, i, entries);
-            return WALK_BROKEN;
-        }
-    }
-}
-
 /* ---- requests ---- */
-
-static bool buffers_are_here(struct virtqueue *vq, const struct chain *c)
-{
-    bool here = true;
-
-    for (unsigned i = 0; here && i < c->out_count + c->in_count; i++) {
-        here = memory_is_here(memory_of(vq), c->addr[i], c->iov[i].iov_len);
-    }
-    return here;
-}
-
-struct virtqueue_element *virtqueue_element_new(struct virtqueue *vq, unsigned head,
-                                                unsigned out_count, unsigned in_count,
-                                                const struct iovec *iov, const uint64_t *addr,
-                                                size_t size)
-{
-    unsigned pieces = out_count + in_count;
-    size_t iov_at = (size + 15) & ~(size_t)15;
-    size_t addr_at = iov_at + pieces * sizeof(struct iovec);
-    uint8_t *block = g_malloc(addr_at + pieces * sizeof(uint64_t));
-    struct virtqueue_element *e = (struct virtqueue_element *)(void *)block;
-
-    memset(block, 0, size);
-    memcpy(block + iov_at, iov, pieces * sizeof(struct iovec));
-    memcpy(block + addr_at, addr, pieces * sizeof(uint64_t));
-    *e = (struct virtqueue_element){
-        .vq = vq,
-        .head = head,
-        .out_count = out_count,
-        .in_count = in_count,
-        .out = (struct iovec *)(void *)(block + iov_at),
-        .out_addr = (uint64_t *)(void *)(block + addr_at),
-        .generation = vq->generation,
-    };
-    e->in = e->out + out_count;
-    e->in_addr = e->out_addr + out_count;
-    for (unsigned i = 0; i < pieces; i++) {
-        *(i < out_count ? &e->out_bytes : &e->in_bytes) += iov[i].iov_len;
-    }
-    return e;
-}
 
 /* Everything but the gate: reads the next chain and takes it. */
 static struct virtqueue_element *pop_now(struct virtqueue *vq, size_t size, bool gated)
 {
     struct virtio_device *v = vq->v;
     g_autoptr(GByteArray) copy = NULL;
-    struct chain c;
+    struct virtqueue_chain c;
     uint32_t generation = vq->generation;
     uint16_t waiting, last = vq->last_avail;
     unsigned head;
-    enum walk w;
+    enum virtqueue_walk w;
 
     if (!know_used(vq)) {
         return NULL;
@@ -523,21 +321,19 @@ static struct virtqueue_element *pop_now(struct virtqueue *vq, size_t size, bool
         virtio_error(v, "Queue %u of %u: descriptor %u is offered", vq->index, vq->num, head);
         return NULL;
     }
-    c.out_count = c.in_count = 0;
-    c.out_bytes = c.in_bytes = 0;
-    w = walk(vq, head, &c, &copy);
-    if (w == WALK_DONE && gated && !buffers_are_here(vq, &c)) {
-        w = WALK_LATER;
+    w = virtqueue_walk(vq, head, &c, &copy);
+    if (w == VIRTQUEUE_WALK_DONE && gated && !virtqueue_chain_is_here(vq, &c)) {
+        w = VIRTQUEUE_WALK_LATER;
     }
-    if (w == WALK_BROKEN) {
+    if (w == VIRTQUEUE_WALK_BROKEN) {
         return NULL;
     }
     /* the lock may have been dropped */
     if (gated && (generation != vq->generation || !v->running || !virtqueue_is_ready(vq) ||
                   last != vq->last_avail)) {
-        w = WALK_LATER;
+        w = VIRTQUEUE_WALK_LATER;
     }
-    if (w == WALK_LATER) {
+    if (w == VIRTQUEUE_WALK_LATER) {
         virtqueue_kick(vq);
         return NULL;
     }
@@ -573,14 +369,14 @@ static bool may_look(struct virtqueue *vq, bool gated)
 
 struct virtqueue_element *virtqueue_pop(struct virtqueue *vq, size_t size)
 {
-    bool gated = memory_has_gate(memory_of(vq));
+    bool gated = memory_has_gate(virtqueue_memory(vq));
 
     return may_look(vq, gated) ? pop_now(vq, size, gated) : NULL;
 }
 
 bool virtqueue_take_back(struct virtqueue *vq)
 {
-    if (!may_look(vq, memory_has_gate(memory_of(vq))) || !know_used(vq)) {
+    if (!may_look(vq, memory_has_gate(virtqueue_memory(vq))) || !know_used(vq)) {
         return false;
     }
     vq->last_avail = (uint16_t)(vq->last_avail - vq->in_use);
@@ -602,7 +398,7 @@ static void mark_written(struct virtqueue *vq, const struct virtqueue_element *e
     for (unsigned i = 0; left && i < elem->in_count; i++) {
         uint64_t n = MIN(left, elem->in[i].iov_len);
 
-        memory_mark_dirty(memory_of(vq), elem->in_addr[i], n);
+        memory_mark_dirty(virtqueue_memory(vq), elem->in_addr[i], n);
         left -= n;
     }
 }
@@ -618,7 +414,7 @@ void virtqueue_fill(struct virtqueue *vq, struct virtqueue_element *elem, uint32
         return;
     }
     /* only where it did not come through virtqueue_pop(): in flight when the guest came here */
-    if (memory_has_gate(memory_of(vq)) &&
+    if (memory_has_gate(virtqueue_memory(vq)) &&
         (!virtqueue_rings_are_here(vq) || virtqueue_element_is_stale(elem))) {
         return;
     }
@@ -628,7 +424,7 @@ void virtqueue_fill(struct virtqueue *vq, struct virtqueue_element *elem, uint32
     at = 4 + 8 * (uint64_t)((uint16_t)(vq->used_index + ahead) & (vq->num - 1));
     *(volatile uint32_t *)(void *)(vq->used_host + at) = elem->head;
     *(volatile uint32_t *)(void *)(vq->used_host + at + 4) = written;
-    memory_mark_dirty(memory_of(vq), vq->used + at, 8);
+    memory_mark_dirty(virtqueue_memory(vq), vq->used + at, 8);
     vq->filled = MAX(vq->filled, ahead + 1);
 }
 
@@ -687,7 +483,7 @@ void virtqueue_want_kicks(struct virtqueue *vq, bool want)
     if (!virtqueue_is_ready(vq)) {
         return;
     }
-    if (memory_has_gate(memory_of(vq))) {
+    if (memory_has_gate(virtqueue_memory(vq))) {
         uint32_t generation = vq->generation;
 
         /* "no" is only a hint; without "yes", where the source had said "no", none would come */
@@ -702,38 +498,4 @@ void virtqueue_want_kicks(struct virtqueue *vq, bool want)
         store16(vq, 0, want ? 0 : USED_NO_NOTIFY);
     }
     full_fence();
-}
-
-/* ---- iovecs ---- */
-
-static size_t iov_copy(const struct iovec *iov, unsigned count, size_t offset, uint8_t *buf,
-                       size_t len, bool to_iov)
-{
-    size_t done = 0;
-
-    for (unsigned i = 0; i < count && done < len; i++) {
-        uint8_t *base = iov[i].iov_base;
-        size_t n;
-
-        if (offset >= iov[i].iov_len) {
-            offset -= iov[i].iov_len;
-            continue;
-        }
-        n = MIN(iov[i].iov_len - offset, len - done);
-        memcpy(to_iov ? base + offset : buf + done, to_iov ? buf + done : base + offset, n);
-        done += n;
-        offset = 0;
-    }
-    return done;
-}
-
-size_t iov_read(const struct iovec *iov, unsigned count, size_t offset, void *buf, size_t len)
-{
-    return iov_copy(iov, count, offset, buf, len, false);
-}
-
-size_t iov_write(const struct iovec *iov, unsigned count, size_t offset, const void *buf,
-                 size_t len)
-{
-    return iov_copy(iov, count, offset, (uint8_t *)(uintptr_t)buf, len, true);
 }

@@ -5,6 +5,7 @@
 
 #include "hw/virtio/queue.h"
 #include "hw/virtio/virtio.h"
+#include "system/vm.h"
 
 #define VIRTIO_ISR_QUEUE  1
 #define VIRTIO_ISR_CONFIG 2
@@ -38,6 +39,11 @@ struct virtqueue {
     int kick_fd; /* an eventfd: the guest's notification and ours */
     bool direct; /* the guest's write signals kick_fd by itself (ioeventfd) */
 };
+
+static inline struct memory *virtqueue_memory(const struct virtqueue *vq)
+{
+    return vq->v->dev.vm->memory;
+}
 
 struct virtqueue *virtqueue_new(struct virtio_device *v, unsigned size,
                                 void (*handler)(struct virtio_device *v, struct virtqueue *vq));
