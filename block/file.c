@@ -82,7 +82,7 @@ static int open_path(struct block_node *node, bool read_only, GError **err)
 {
     int flags = (read_only ? O_RDONLY : O_RDWR) | (node->direct ? O_DIRECT : 0) | O_CLOEXEC;
     struct monitor_set *monitors = node->set->vm->monitors;
-    int fd;
+    int fd, device_read_only = 0;
 
     if (monitors && monitor_fdset_is_path(node->filename)) {
         fd = monitor_fdset_open(monitors, node->filename, flags & O_ACCMODE, err);
@@ -98,6 +98,11 @@ static int open_path(struct block_node *node, bool read_only, GError **err)
     }
     /* a pipe has nobody at its other end perhaps */
     fd = open(node->filename, flags | O_NONBLOCK | O_NOCTTY);
+    if (fd >= 0 && !read_only && ioctl(fd, BLKROGET, &device_read_only) == 0 && device_read_only) {
+        close(fd); /* the kernel would refuse each write, and not say so before */
+        fd = -1;
+        errno = EACCES;
+    }
     if (fd >= 0) {
         fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
     } else if (errno == EINVAL && node->direct) {
@@ -111,7 +116,7 @@ static int open_path(struct block_node *node, bool read_only, GError **err)
     return fd;
 }
 
-/* What the driver is for. */
+/* What the driver is for. -drive does not say: it takes both. */
 static bool check_kind(struct block_node *node, GError **err)
 {
     struct stat st;
@@ -121,17 +126,27 @@ static bool check_kind(struct block_node *node, GError **err)
         return false;
     }
     node->is_device = S_ISBLK(st.st_mode);
-    if (node->is_device || (S_ISREG(st.st_mode) && node->driver == BLOCKDEV_DRIVER_FILE)) {
-        if (!node->is_device || node->driver == BLOCKDEV_DRIVER_HOST_DEVICE || node->from_drive) {
-            return true;
-        }
+    if (node->driver == BLOCKDEV_DRIVER_FILE && !node->from_drive && !S_ISREG(st.st_mode)) {
+        error_set(err, FERRY_ERROR_USER,
+                  node->is_device ? "'file' driver requires '%s' to be a regular file; block "
+                                    "devices have driver=host_device"
+                                  : "'file' driver requires '%s' to be a regular file",
+                  node->filename);
+        return false;
     }
-    error_set(err, FERRY_ERROR_USER,
-              node->driver == BLOCKDEV_DRIVER_FILE
-                  ? "'file' driver requires '%s' to be a regular file"
-                  : "'host_device' driver requires '%s' to be either a character or block device",
-              node->filename);
-    return false;
+    if (node->driver == BLOCKDEV_DRIVER_HOST_DEVICE && S_ISREG(st.st_mode)) {
+        error_set(err, FERRY_ERROR_USER,
+                  "'host_device' driver requires '%s' to be either a character or block device; "
+                  "files have driver=file",
+                  node->filename);
+        return false;
+    }
+    if (!node->is_device && !S_ISREG(st.st_mode)) {
+        error_set(err, FERRY_ERROR_USER,
+                  "'%s' is neither a file nor a block device; give one that is", node->filename);
+        return false;
+    }
+    return true;
 }
 
 bool block_file_open(struct block_node *node, bool auto_read_only, GError **err)
@@ -142,8 +157,8 @@ bool block_file_open(struct block_node *node, bool auto_read_only, GError **err)
     node->fd = open_path(node, node->read_only, &error);
     if (node->fd < 0 && !node->read_only && auto_read_only &&
         (errno == EACCES || errno == EROFS || errno == EPERM)) {
+        node->not_writable = errno;
         g_clear_error(&error);
-        node->read_only = true;
         node->fd = open_path(node, true, &error);
     }
     if (node->fd < 0) {

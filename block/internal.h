@@ -33,6 +33,9 @@ struct block_node {
 
     char *filename;
     int fd; /* -1: raw */
+    /* Why it could only be opened to read, where auto-read-only allows that: an errno, else 0. Who
+     * wants to write is refused with it. */
+    int not_writable;
     bool is_device, read_only, direct, no_flush, discard, writethrough, force_share;
     BlockdevDetectZeroesOptions detect_zeroes;
     OnOffAuto locking;

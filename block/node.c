@@ -205,6 +205,7 @@ bool block_attach(struct block_node *node, const struct block_user_ops *ops, voi
                   bool read_only, bool share, GError **err)
 {
     struct block_set *set = node->set;
+    const struct block_node *leaf = block_leaf_const(node);
 
     for (struct block_node *n = node; n; n = n->file) {
         if (n->user || (n != node && n->parents > 1)) {
@@ -221,6 +222,13 @@ bool block_attach(struct block_node *node, const struct block_user_ops *ops, voi
     }
     if (!read_only && block_is_read_only(node)) {
         error_set(err, FERRY_ERROR_USER, "Block node is read-only");
+        return false;
+    }
+    if (!read_only && leaf->not_writable) {
+        error_set(err, FERRY_ERROR_HOST,
+                  "Could not open '%s': %s; give readonly=on (read-only=on with -blockdev) for a "
+                  "disk that is only read",
+                  leaf->filename, g_strerror(leaf->not_writable));
         return false;
     }
     if (!set->engine) {

@@ -145,7 +145,7 @@ static BlockStats *stats(const struct block_node *node, const struct block_node 
     s->node_name = g_strdup(node->name);
     s->stats = device_stats(counted);
     if (!of_node) {
-        s->device = node == counted && node->drive_id ? g_strdup(node->drive_id) : NULL;
+        s->device = g_strdup(block_drive_id(node));
         s->qdev = qdev_of(node);
     }
     if (node->file) {
@@ -280,11 +280,11 @@ bool qmp_block_resize(struct vm *vm, const struct qmp_block_resize_arg *arg, GEr
                   block_name(node));
         return false;
     }
-    if (block_is_read_only(node)) {
+    if (block_is_read_only(node) || leaf->not_writable) {
         error_set(err, FERRY_ERROR_USER, "Block node is read-only");
         return false;
     }
-    if (leaf->io_align > BLOCK_SECTOR && (uint64_t)arg->size % leaf->io_align) {
+    if (!leaf->is_device && leaf->io_align > BLOCK_SECTOR && (uint64_t)arg->size % leaf->io_align) {
         error_set(err, FERRY_ERROR_USER,
                   "With cache.direct=on the size of '%s' must be a multiple "
                   "of %u",

@@ -73,6 +73,8 @@ static const struct {
     { false, "file,filename=/dev/null,node-name=a",
       "'file' driver requires '/dev/null' to be a regular file" },
     { false, "host_device,filename=$,node-name=a", "to be either a character or block device" },
+    { false, "host_device,filename=/dev/null,node-name=a", "neither a file nor a block device" },
+    { true, "file=/dev/null,format=raw,if=none,id=d", "neither a file nor a block device" },
     { false, "file,filename=nbd://x,node-name=a", "Unknown protocol 'nbd'" },
     { false, "file,filename=,node-name=a", "file name" },
     { false, "file,filename=$,node-name=a,aio=native",

@@ -9,6 +9,7 @@ What the tests of whole Ferry processes are written with. Python's standard libr
     qmp.py        Qmp: a QMP client
     qtest.py      QTest: a qtest client
     guest.py      Guest: what the workload guest says on its serial port and in its mailbox
+    loop.py       Loop: block devices over files
     load.py       Disk, Peer: the workload guest's virtio devices under load
     relay.py      Relay: a link between two processes that can be cut, stalled and slowed down
     migrate.py    moving a guest from one Ferry to another
