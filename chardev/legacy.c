@@ -133,6 +133,9 @@ struct chardev *chardev_open_legacy(struct chardev_set *set, const char *id, con
             return chr;
         }
     }
-    error_set(err, FERRY_ERROR_USER, "'%s' is not a valid char driver", spec);
+    error_set(err, FERRY_ERROR_USER, "'%s' is not a valid char driver%s", spec,
+              g_str_has_prefix(spec, "mon:")
+                  ? ": the monitor for people is not offered, leave out 'mon:'"
+                  : "");
     return NULL;
 }

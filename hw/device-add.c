@@ -26,12 +26,36 @@ struct device *device_find(struct vm *vm, const char *id)
     return NULL;
 }
 
+/* "virtio-blk", "virtio-blk-pci": what it is called on a machine without PCI; or NULL. */
+static char *similar_name(const char *driver)
+{
+    static const char *const endings[] = { "-pci", "-pci-transitional", "-pci-non-transitional",
+                                           "-ccw", "" };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(endings); i++) {
+        g_autofree char *name = NULL;
+
+        if (g_str_has_suffix(driver, endings[i])) {
+            name =
+                g_strdup_printf("%.*s-device", (int)(strlen(driver) - strlen(endings[i])), driver);
+            if (device_class_find(name)) {
+                return g_steal_pointer(&name);
+            }
+        }
+    }
+    return NULL;
+}
+
 static const struct device_class *find_creatable(const char *driver, GError **err)
 {
     const struct device_class *class = device_class_find(driver);
 
     if (!class) {
-        error_set(err, FERRY_ERROR_USER, "'%s' is not a valid device model name", driver);
+        g_autofree char *similar = similar_name(driver);
+
+        error_set(err, FERRY_ERROR_USER, "'%s' is not a valid device model name%s%s%s", driver,
+                  similar ? ": on this machine it is '" : "", similar ? similar : "",
+                  similar ? "'" : "");
         return NULL;
     }
     if (!class->user_creatable) {

@@ -348,8 +348,8 @@ static bool read_fixed(const struct keyval_field *field, json_t *value, void *at
     if (text && name_index(field->names, text) >= 0) {
         return true;
     }
-    error_set(err, FERRY_ERROR_USER, "Parameter '%s' does not accept value '%s', because %s",
-              field->key, text ? text : "?", field->why);
+    error_set(err, FERRY_ERROR_USER, "Parameter '%s' does not accept value '%s': %s", field->key,
+              text ? text : "?", field->why);
     return false;
 }
 

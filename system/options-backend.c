@@ -16,6 +16,55 @@
 
 #define MACHINE_SERIAL_PORTS 1 /* of microvm */
 
+/* Kinds that QEMU has, and what to do without them. */
+static const struct {
+    const char *option, *key, *kind, *remedy;
+} absent[] = {
+    { "object", "qom-type", "iothread",
+      "all devices share the machine's I/O thread, leave it out" },
+    { "object", "qom-type", "throttle-group", "limit a disk with the host's io.max" },
+    { "object", "qom-type", "secret", "nothing here is encrypted" },
+    { "object", "qom-type", "tls-creds-x509", "TLS is not offered, move through a tunnel" },
+    { "object", "qom-type", "tls-creds-psk", "TLS is not offered, move through a tunnel" },
+    { "object", "qom-type", "rng-egd", "use rng-random" },
+    { "object", "qom-type", "memory-backend-epc", "there are no enclaves" },
+    { "netdev", "type", "bridge", "make a tap in the bridge and use type=tap with ifname=" },
+    { "netdev", "type", "hubport", "there are no hubs, use user or tap" },
+    { "netdev", "type", "l2tpv3", "use user or tap" },
+    { "netdev", "type", "socket", "use user or tap" },
+    { "netdev", "type", "stream", "use user or tap" },
+    { "netdev", "type", "dgram", "use user or tap" },
+    { "netdev", "type", "vde", "use user or tap" },
+    { "netdev", "type", "vhost-user", "frames must pass through Ferry, use tap" },
+    { "netdev", "type", "vhost-vdpa", "frames must pass through Ferry, use tap" },
+    { "blockdev", "driver", "qcow2", "images are raw" },
+    { "blockdev", "driver", "qed", "images are raw" },
+    { "blockdev", "driver", "vmdk", "images are raw" },
+    { "blockdev", "driver", "vdi", "images are raw" },
+    { "blockdev", "driver", "vpc", "images are raw" },
+    { "blockdev", "driver", "vhdx", "images are raw" },
+    { "blockdev", "driver", "luks", "images are raw" },
+    { "blockdev", "driver", "nbd", "images are files and block devices of the host" },
+    { "blockdev", "driver", "rbd", "images are files and block devices of the host" },
+    { "blockdev", "driver", "iscsi", "images are files and block devices of the host" },
+    { "blockdev", "driver", "nvme", "images are files and block devices of the host" },
+    { "blockdev", "driver", "throttle", "limit a disk with the host's io.max" },
+};
+
+static bool is_offered(const char *option, const json_t *opts, GError **err)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(absent); i++) {
+        const char *kind = json_string_value(json_object_get(opts, absent[i].key));
+
+        if (kind && g_str_equal(option, absent[i].option) && g_str_equal(kind, absent[i].kind)) {
+            error_set(err, FERRY_ERROR_USER, "Parameter '%s' does not accept value '%s': %s",
+                      absent[i].key, kind, absent[i].remedy);
+            return false;
+        }
+    }
+    return true;
+}
+
 bool option_object(struct options *o, const char *arg, GError **err)
 {
     bool is_json;
@@ -29,7 +78,8 @@ bool option_object(struct options *o, const char *arg, GError **err)
         return true;
     }
     opts = keyval_parse_or_json(arg, "qom-type", o->warnings, &is_json, err);
-    if (!opts) {
+    if (!opts || !is_offered("object", opts, err)) {
+        json_decref(opts);
         return false;
     }
     option_remember(o->objects, "object", arg, opts, is_json);
@@ -84,12 +134,18 @@ bool option_chardev(struct options *o, const char *arg, GError **err)
 
 bool option_netdev(struct options *o, const char *arg, GError **err)
 {
+    g_autoptr(json_t) opts = NULL;
+    bool is_json;
     Netdev *netdev;
 
     if (strcmp(arg, "help") == 0) {
         printf("Available netdev backend types:\ntap\nuser\n");
         o->done = true;
         return true;
+    }
+    opts = keyval_parse_or_json(arg, "type", NULL, &is_json, NULL);
+    if (opts && !is_offered("netdev", opts, err)) {
+        return false;
     }
     netdev = net_parse_option(arg, err);
     if (!netdev) {
@@ -115,10 +171,12 @@ bool option_blockdev(struct options *o, const char *arg, GError **err)
     bool is_json;
     json_t *opts = keyval_parse_or_json(arg, "driver", NULL, &is_json, err);
 
-    if (opts) {
-        option_remember(o->blockdevs, "blockdev", arg, opts, is_json);
+    if (!opts || !is_offered("blockdev", opts, err)) {
+        json_decref(opts);
+        return false;
     }
-    return opts != NULL;
+    option_remember(o->blockdevs, "blockdev", arg, opts, is_json);
+    return true;
 }
 
 bool option_drive(struct options *o, const char *arg, GError **err)

@@ -21,6 +21,8 @@ BAD = {
         (None, "requires an argument"),
         ("user", "'id'"),
         ("nope,id=a", "'nope'"),
+        ("bridge,id=a,br=br0", "'bridge': make a tap in the bridge"),
+        ('{"type":"vhost-user","id":"a"}', "'vhost-user': frames must pass"),
         ("id=a", "'type'"),
         ("user,id=1", "'id'"),
         ("user,id=a,smb=/tmp", "'smb'"),
@@ -93,7 +95,7 @@ BAD = {
     "-blockdev": [
         (None, "requires an argument"),
         ("", "'driver'"),
-        ("qcow2,node-name=a", "qcow2"),
+        ("qcow2,node-name=a", "'qcow2': images are raw"),
         ("file,filename=/nonexistent,node-name=a", "No such file or directory"),
         ("file,filename=/nonexistent", "'node-name'"),
         ("{", "JSON"),
@@ -139,6 +141,8 @@ BAD = {
         ("", "'driver'"),
         ("id=a", "'driver'"),
         ("nope", "'nope'"),
+        ("virtio-blk-pci,drive=a", "on this machine it is 'virtio-blk-device'"),
+        ("virtio-net", "on this machine it is 'virtio-net-device'"),
         ("ioapic", "'ioapic'"),
         ("virtio-rng-device", "'none'"),
         ("virtio-rng-device,id=1a", "'id'"),
@@ -157,6 +161,7 @@ BAD = {
         ("", "'qom-type'"),
         ("id=a", "'qom-type'"),
         ("foo,id=a", "'foo'"),
+        ("iothread,id=a", "'iothread': all devices share"),
         ("memory-backend-ram", "'id'"),
         ("memory-backend-ram,id=a", "'size'"),
         ("memory-backend-ram,id=a,size=0", "'size'"),
@@ -239,6 +244,7 @@ BAD = {
         ("file,id=a,path=/nonexistent/x", "/nonexistent/x"),
     ],
     "-serial": [(None, "requires an argument"), ("foo", "'foo'"), ("chardev:nope", "'nope'"),
+                ("mon:stdio", "leave out 'mon:'"),
                 ("file:/nonexistent/x", "/nonexistent/x")],
     "-mon": [
         (None, "requires an argument"),
@@ -348,7 +354,9 @@ NO_BAD_FORMS = {
 }
 
 REFUSED = [
-    "-hda", "-cdrom", "-d", "-D",
+    "-hda", "-hdb", "-hdc", "-hdd", "-sd", "-mtdblock", "-pflash", "-fda", "-fdb", "-cdrom", "-d", "-D",
+    "-soundhw", "-k", "-full-screen", "-g", "-option-rom", "-debugcon", "-watchdog", "-writeconfig",
+    "-iscsi", "-seed", "-singlestep",
     "-trace", "-gdb", "-s", "-loadvm", "-numa", "-usb", "-vnc", "-spice", "-smbios", "-fw_cfg",
     "-tpmdev", "-readconfig", "-runas", "-chroot", "-icount", "-snapshot", "-set", "-dump-vmstate",
 ]
