@@ -36,6 +36,14 @@ static void compare_files(const MigrationSideDisk *s, const MigrationSideDisk *d
     if (s->file_device == d->file_device && s->file_inode == d->file_inode) {
         return;
     }
+    /* several devices may lead to one store */
+    if (!s->file_inode && !d->file_inode && !d->read_only) {
+        WARNING(s->name,
+                "Disk '%s' is the block device '%s' on the source and '%s' on the destination of "
+                "the same host: make sure that both lead to the same storage",
+                s->name, s->path, d->path);
+        return;
+    }
     /* a copy of what nobody writes is as good */
     if (s->file_device == d->file_device && !d->read_only) {
         OBSTACLE(

@@ -5,9 +5,9 @@ locks that each side takes and gives up, and what comes back after a failure.
 """
 
 import os
-import struct
 
 from ferrytest import migrate, wait_for
+from ferrytest.loop import Loop
 from interopcase import BACKPORT, FERRY, INSTALLED, InteropCase
 from diskcase import MIB, OUT, WRITER, DiskDriver, Disks, pattern  # (interopcase says where)
 
@@ -31,8 +31,10 @@ class Interop(Disks, InteropCase):
         vm.quit()
         return dst
 
-    def travel(self, legacy, queues=1, drive=""):
+    def travel(self, legacy, queues=1, drive="", device=False):
         path = self.image(4 * MIB)
+        if device:
+            path = Loop(self, path).device
         disks = [self.disk(path, drive, f",num-queues={queues},serial=abc")]
         vm = self.start(ROUTE[0], disks, legacy)
         driver = DiskDriver(self, vm, legacy=legacy, queues=queues)
@@ -52,6 +54,9 @@ class Interop(Disks, InteropCase):
 
     def test_modern(self):
         self.travel(legacy=False, drive=",cache=none")
+
+    def test_block_device(self):
+        self.travel(legacy=False, queues=2, drive=",cache=none", device=True)
 
     def test_queues(self):
         self.travel(legacy=False, queues=3)
@@ -155,6 +160,4 @@ class Interop(Disks, InteropCase):
         vm = self.start(FERRY, disks, True)
         driver = DiskDriver(self, vm)
         vm = self.go_on(vm, INSTALLED, disks, True, driver)
-        sectors = struct.unpack("<Q", bytes(driver.qtest.readb(driver.device.base + 0x100 + i)
-                                            for i in range(8)))[0]
-        self.assertEqual(sectors, MIB // 512)
+        self.assertEqual(driver.capacity(), MIB // 512)

@@ -10,9 +10,10 @@ import struct
 import subprocess
 import unittest
 
-from ferrytest.virtio import Memory, VirtioMmio, slot
+from ferrytest.virtio import CONFIG, Memory, VirtioMmio, slot
 
 IN, OUT, FLUSH = 0, 1, 4
+FLUSH_FEATURE = 9
 MIB = 1 << 20
 RINGS = 0x800000  # nobody else in the guest uses memory there
 
@@ -22,13 +23,14 @@ def pattern(size, seed=0):
 
 
 class DiskDriver:
-    """The driver of one disk, wherever its machine is."""
+    """The driver of one disk, wherever its machine is. Without 1 << FLUSH_FEATURE among its features
+    each write is on the disk before it is done."""
 
-    def __init__(self, case, vm, number=0, legacy=True, queues=1):
+    def __init__(self, case, vm, number=0, legacy=True, queues=1, features=0):
         self.case, self.content = case, {}
         self.device = VirtioMmio(vm.qtest, slot(number), legacy,
                                  Memory(RINGS + number * 0x200000))
-        self.device.start()
+        self.device.start(features)
         for i in range(queues):
             self.device.add_queue(i, 64)
         self.device.driver_ok()
@@ -89,6 +91,11 @@ class DiskDriver:
         self.collect()
         return b"".join(self.qtest.read(back + i, min(4096, size - i))
                         for i in range(0, size, 4096))
+
+    def capacity(self):
+        """In sectors, as the device says it."""
+        return struct.unpack("<Q", bytes(self.qtest.readb(self.device.base + CONFIG + i)
+                                         for i in range(8)))[0]
 
     def check(self):
         """The disk, as the guest sees it, holds all that was written."""

@@ -8,7 +8,8 @@ import os
 import unittest
 
 from ferrytest import migrate
-from diskcase import MIB, OUT, READER, WRITER, DiskDriver, Disks, pattern
+from ferrytest.loop import Loop
+from diskcase import FLUSH_FEATURE, MIB, OUT, READER, WRITER, DiskDriver, Disks, pattern
 from migrationcase import COMMITTED, DESTINATION_POINTS, SOURCE_POINTS, MigrationCase
 
 
@@ -118,16 +119,26 @@ class Move(DiskCase):
         driver.check()
 
     def test_larger_on_the_other_side(self):
-        """The image has grown while the guest was on its way: it is told."""
+        """The image has grown while the guest was on its way: it is told. So it is of what
+        block_resize does there."""
         path = self.image()
         self.disks(self.disk(path))
         driver = DiskDriver(self, self.src)
         driver.write(0, pattern(512))
+        migrate.hold(self.src, "active")
         migrate.start(self.src, self.uri)
+        migrate.wait_held(self.src, "active")
+        os.truncate(path, 2 * MIB)
+        migrate.release(self.src)
         self.arrive(driver)
-        self.dst.cmd("block_resize", device="d0", size=2 * MIB)
         driver.device.wait_interrupt(2)
+        self.assertEqual(driver.capacity(), 2 * 2048)
         driver.write(2 * 2048 - 1, pattern(512, 9))
+        driver.device.take_interrupt()
+        self.dst.cmd("block_resize", device="d0", size=3 * MIB)
+        driver.device.wait_interrupt(2)
+        self.assertEqual(driver.capacity(), 3 * 2048)
+        driver.write(3 * 2048 - 1, pattern(512, 10))
 
 
 class Stopped(DiskCase):
@@ -365,6 +376,106 @@ class Check(DiskCase):
         found = self.look(self.disk(self.image()), ())[1]
         self.assertIn(("obstacle", "device"), [(f["severity"], f["kind"])
                                                for f in found["findings"]])
+
+
+class BlockDevice(DiskCase):
+    """Both sides have the same block device; what holds of files holds of it."""
+
+    def loop(self, size=MIB, name="disk.img", **options):
+        return Loop(self, self.image(size, name), **options)
+
+    def test_there_and_back(self):
+        sizes = ",logical_block_size=4096,physical_block_size=4096"
+        for drive, device, block in (("", "", 512), (",cache=none", "", 512),
+                                     (",cache=none", sizes, 4096)):
+            with self.subTest(f"{drive} {block}"):
+                loop = self.loop(name=f"{drive}{block}.img", block_size=block)
+                blockdev = ("-blockdev", f"driver=host_device,filename={loop.device},node-name=d0"
+                            + (",cache.direct=on" if drive else ""),
+                            "-device", f"virtio-blk-device,drive=d0{device}")
+                disk = self.disk(loop.device, drive, device)
+                self.pair(ready=False, source={"extra_args": disk},
+                          destination={"extra_args": blockdev})
+                driver = DiskDriver(self, self.src)
+                for hop in range(2):
+                    driver.write(hop * 64, pattern(8192, hop))
+                    self.assertEqual(self.locked(loop.device), WRITER)
+                    for i in range(8):  # offered, and nobody is told
+                        driver.offer(OUT, 512 + hop * 64 + i * 8, pattern(4096, i))
+                    migrate.start(self.src, self.uri)
+                    done = self.arrive(driver)
+                    self.assertGreater(done["pause"]["disk-lock-gap"], 0)
+                    self.assertEqual(self.locked(loop.device), WRITER)
+                    driver.collect()
+                    driver.check()
+                    self.src.quit()
+                    self.src = self.dst
+                    self.another_destination(extra_args=disk)
+                self.src.quit()
+                self.dst.quit()
+                loop.settle()
+                self.assert_content(loop.path, driver)
+
+    def test_resized_on_the_way(self):
+        """The host has made it larger: the destination finds it so when it takes it."""
+        loop = self.loop()
+        self.disks(self.disk(loop.device))
+        driver = DiskDriver(self, self.src)
+        driver.write(0, pattern(512))
+        migrate.hold(self.src, "active")
+        migrate.start(self.src, self.uri)
+        migrate.wait_held(self.src, "active")
+        os.truncate(loop.path, 3 * MIB)
+        loop.resized()
+        self.assertEqual(driver.capacity(), MIB // 512)
+        migrate.release(self.src)
+        self.arrive(driver)
+        driver.device.wait_interrupt(2)
+        self.assertEqual(driver.capacity(), 3 * MIB // 512)
+        driver.write(3 * 2048 - 1, pattern(512, 9))
+        driver.check()
+
+    def test_what_does_not_fit(self):
+        """One of another size is an obstacle, another one a warning, since it may be another way to the
+        same storage; another name is none."""
+        one, two = self.loop(), self.loop(name="copy.img")
+        three = self.loop(2 * MIB, name="large.img")
+        link = self.path("by-path")
+        os.symlink(one.device, link)
+        for other, severity, says in (
+                (link, None, None),
+                (two.device, "warning", "make sure that both lead to the same storage"),
+                (three.device, "obstacle", "1048576 bytes on the source and 2097152")):
+            with self.subTest(other):
+                self.pair(ready=False, source={"extra_args": self.disk(one.device)},
+                          destination={"extra_args": self.disk(other)})
+                found = [f for f in self.src.cmd("migrate-check", uri=self.uri,
+                                                 peer="ferry")["findings"] if f["kind"] == "disk"]
+                self.src.quit()
+                self.dst.quit()
+                self.assertEqual(found[0]["severity"] if found else None, severity)
+                if says:
+                    self.assertIn(says, found[0]["reason"])
+
+    def test_full_below_at_the_end(self):
+        """What the guest wrote is in the page cache and finds no room below the device: it cannot
+        be handed over, and the guest stays."""
+        path = self.small_filesystem()
+        loop = Loop(self, path)
+        with open(self.small + "/filler", "wb") as f:  # a loop device takes half a write for one
+            f.write(bytes(256 << 10))
+        disk = self.disk(loop.device)
+        self.disks(disk)
+        driver = DiskDriver(self, self.src, features=1 << FLUSH_FEATURE)
+        for i in range(4):
+            driver.write(i * 256, pattern(131072, i))
+        migrate.start(self.src, self.uri)
+        said = migrate.wait_status(self.src, "failed")["error-desc"]
+        self.assertRegex(said, f"The disks cannot be handed over: .*'d0' does not reach "
+                               f"'{loop.device}'")
+        self.dst.wait(1)
+        self.src.wait_state("running")
+        self.assertEqual(self.locked(loop.device), WRITER)
 
 
 class Late(DiskCase):

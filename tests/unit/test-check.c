@@ -280,6 +280,9 @@ static void test_disks(void)
         { "'file-device':1", "'file-device':2", NULL, NULL,
           "warning disk d0: Disk 'd0' is '/a' on the source and '/a' on the destination of the "
           "sa" },
+        /* block devices */
+        { "'file-device':1", "'file-device':2", "'file-inode':2", "'file-inode':0",
+          "warning disk d0: Disk 'd0' is the block device '/a' on the source and '/a' on the" },
         { "virtio-mmio@1", "virtio-mmio@2", NULL, NULL, NULL }, /* found among the devices */
         { "'boot':'b0'", "'boot':'b1'", NULL, NULL,
           "warning disk d0: Disk 'd0' is '/a' in a filesystem of the source's host alone" },
