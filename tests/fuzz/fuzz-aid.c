@@ -249,15 +249,29 @@ static void qmp_seeds(const char *folder)
     }
 }
 
-/* Numbers that mean something to rings and registers. */
+/* Numbers that mean something to rings and registers; names in sections, with their length. */
 static void virtio_dictionary(void)
 {
+    static const char *const names[] = {
+        "virtio/64bit_features",
+        "virtio/virtqueues",
+        "virtio/ringsize",
+        "virtio/broken",
+        "virtio/extra_state",
+        "virtio_mmio/state",
+        "virtio/started",
+        "virtio-balloon-device/free-page-report",
+        "virtio-balloon-device/page-poison",
+    };
     static const uint32_t values[] = { 0x100000,   0x1000000,  0xfffff8,   0xfeb02e00,
                                        0xffffffff, 0x30000006, 0x30000000, 0x1000 };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(values); i++) {
         printf("\"\\x%02x\\x%02x\\x%02x\\x%02x\"\n", values[i] & 0xff, values[i] >> 8 & 0xff,
                values[i] >> 16 & 0xff, values[i] >> 24);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        entry_name(STREAM_SUBSECTION, names[i]);
     }
 }
 
@@ -272,7 +286,11 @@ static const struct {
 } targets[] = {
     { "stream", stream_dictionary, stream_seeds },
     { "qmp", qmp_dictionary, qmp_seeds },
-    { "virtio", virtio_dictionary, no_seeds }, /* its inputs are in seeds/ */
+    /* their inputs are in seeds/ */
+    { "virtio", virtio_dictionary, no_seeds },
+    { "virtio-balloon", virtio_dictionary, no_seeds },
+    { "virtio-blk", virtio_dictionary, no_seeds },
+    { "virtio-net", virtio_dictionary, no_seeds },
 };
 
 int main(int argc, char **argv)

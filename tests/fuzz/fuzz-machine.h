@@ -26,6 +26,7 @@ struct fuzz_machine {
     struct vm *vm; /* its lock is held, but for fuzz_machine_load() */
     struct vm_config cfg;
     char *folder, *firmware;
+    bool has_virtio;
     uint64_t lengths[FUZZ_BLOCKS]; /* used_length of the blocks at the beginning */
 };
 
@@ -58,8 +59,23 @@ GByteArray *fuzz_machine_devices(struct fuzz_machine *m);
  * their registers are read and written and their timers run.
  */
 void fuzz_machine_check_loaded(struct fuzz_machine *m);
-/* The first of that, on a machine that stands still. */
+/* The first of that, on a machine that stands still. What a device lets go when it is loaded
+ * (somebody asks for free pages, a frame waits) may be gone after the first time. */
 void fuzz_machine_check_saved(struct fuzz_machine *m);
+
+/* Sections of virtio devices and their back ends, in the order of the stream. */
+unsigned fuzz_machine_section_count(struct fuzz_machine *m);
+/* The bytes of one as it is now; version is what its header says. g_byte_array_unref() */
+GByteArray *fuzz_machine_section(struct fuzz_machine *m, unsigned section, uint32_t *version);
+uint32_t fuzz_section_version(struct fuzz_machine *m, unsigned section);
+/*
+ * On a machine that stands still: loads its own state with one section replaced. REFUSED: aborts
+ * unless it is refused with a sentence and nothing has changed. SPENT: refused when all had been
+ * read; a destination would be given up, and this machine must be put back.
+ */
+enum fuzz_loaded { FUZZ_LOADED, FUZZ_REFUSED, FUZZ_SPENT };
+enum fuzz_loaded fuzz_machine_load_section(struct fuzz_machine *m, unsigned section,
+                                           uint32_t version, const void *data, size_t len);
 
 /* What fuzz_machine_stream() writes. */
 enum {
