@@ -154,7 +154,12 @@ static bool announce(struct virtio_net *n, unsigned command, struct ctrl_data *d
 
 bool virtio_net_use_pairs(struct virtio_net *n, unsigned pairs, GError **err)
 {
-    if (n->nd && !netdev_set_queues(n->nd, pairs, err)) {
+    g_autoptr(GError) error = NULL;
+
+    /* fewer are used whatever the back end makes of it: what it brings for the others finds nobody
+     */
+    if (n->nd && !netdev_set_queues(n->nd, pairs, &error) && pairs > n->pairs) {
+        g_propagate_error(err, g_steal_pointer(&error));
         return false;
     }
     n->pairs = pairs;

@@ -444,6 +444,9 @@ static void net_set_features(struct virtio_device *v)
     n->merge = virtio_has(v, NET_F_MRG_RXBUF);
     n->hdr_len = n->merge || virtio_has(v, VIRTIO_FEATURE_VERSION_1) ? HDR_LEN : HDR_LEN_SHORT;
     n->offloads = v->guest_features & NET_GUEST_OFFLOADS;
+    if (!virtio_has(v, NET_F_MQ) && n->pairs != 1) {
+        virtio_net_use_pairs(n, 1, NULL); /* a driver that has changed its mind */
+    }
     show_queues(n);
     memset(n->filter.vlans, virtio_has(v, NET_F_CTRL_VLAN) ? 0 : 0xff, NET_VLAN_BYTES);
     if (n->nd) {

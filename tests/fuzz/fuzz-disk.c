@@ -53,7 +53,7 @@ static void disks_open(struct fuzz_driver *d)
                                "'file': '/proc/self/fd/%d', %s}",
                                i, files[i], disks[i]);
         options = json_loads(g_strdelimit(text, "'", '"'), 0, NULL);
-        fuzz_must(block_open_drive(vm->blocks, options, &err), err);
+        fuzz_must(block_open_drive(vm->blocks, options, &err), &err);
     }
 }
 
@@ -71,7 +71,7 @@ static void disks_reset(struct fuzz_driver *d)
     GError *err = NULL;
 
     g_unlink(fault_path);
-    fuzz_must(block_activate_all(d->m->vm, &err), err);
+    fuzz_must(block_activate_all(d->m->vm, &err), &err);
     for (unsigned i = 0; i < DISKS; i++) {
         g_assert_true(ftruncate(files[i], 0) == 0 && ftruncate(files[i], BYTES) == 0);
         give_size(d, i, BYTES);
@@ -126,7 +126,7 @@ static void disks_extra(struct fuzz_driver *d, unsigned device, struct fuzz_read
         fail_some(operand);
         break;
     case 1:
-        fuzz_must(block_drain_all(d->m->vm, &err), err);
+        fuzz_must(block_drain_all(d->m->vm, &err), &err);
         fuzz_driver_rest(d);
         break;
     case 2:
@@ -157,9 +157,9 @@ static void disks_check(struct fuzz_driver *d)
     struct virtio_device *v;
     GError *err = NULL;
 
-    fuzz_must(block_drain_all(d->m->vm, &err), err);
+    fuzz_must(block_drain_all(d->m->vm, &err), &err);
     fuzz_driver_rest(d);
-    fuzz_must(block_drain_all(d->m->vm, &err), err);
+    fuzz_must(block_drain_all(d->m->vm, &err), &err);
     for (unsigned i = 0; (v = fuzz_find(d->m->vm, "virtio-blk-device", i)); i++) {
         struct virtio_blk *b = (struct virtio_blk *)v;
         unsigned waiting = 0;

@@ -57,7 +57,7 @@ struct fuzz_core {
     unsigned next_buffer[DEVICES_MAX];
     unsigned dumped;
 
-    GByteArray *pristine[64]; /* sections at the beginning */
+    GByteArray *pristine; /* all devices at the beginning */
     unsigned sections;
 
     /* between the threads */
@@ -103,10 +103,10 @@ unsigned fuzz_next_length(struct fuzz_reader *r)
 
 /* ---- the machine ---- */
 
-void fuzz_must(bool ok, GError *err)
+void fuzz_must(bool ok, GError **err)
 {
     if (!ok) {
-        g_error("%s", err->message);
+        g_error("%s", (*err)->message);
     }
 }
 
@@ -170,7 +170,7 @@ static void add_devices(struct vm *vm, void *opaque)
         g_autoptr(json_t) options = json_loads(text, 0, NULL);
         GError *err = NULL;
 
-        fuzz_must(device_add(vm, options, &err), err);
+        fuzz_must(device_add(vm, options, &err), &err);
     }
     FOR_KINDS(d, k)
     {
@@ -471,7 +471,7 @@ static void dump_sections(struct fuzz_driver *d)
         GError *err = NULL;
 
         g_byte_array_prepend(packed, head, sizeof(head));
-        fuzz_must(g_file_set_contents(name, (char *)packed->data, (gssize)packed->len, &err), err);
+        fuzz_must(g_file_set_contents(name, (char *)packed->data, (gssize)packed->len, &err), &err);
     }
 }
 
@@ -497,17 +497,9 @@ static void check_saved(struct fuzz_driver *d)
 /* As when the process began. */
 static void put_back(struct fuzz_driver *d)
 {
-    struct fuzz_core *c = d->core;
-
     fuzz_machine_reset(d->m);
     d->m->vm->migration->status = MIGRATION_STATUS_NONE;
-    for (unsigned i = 0; i < c->sections; i++) {
-        uint32_t version = fuzz_section_version(d->m, i);
-
-        g_assert_cmpint(
-            fuzz_machine_load_section(d->m, i, version, c->pristine[i]->data, c->pristine[i]->len),
-            ==, FUZZ_LOADED);
-    }
+    fuzz_machine_load_devices(d->m, d->core->pristine);
 }
 
 static void load_section(struct fuzz_driver *d, unsigned section, uint32_t version,
@@ -686,8 +678,8 @@ static void run(struct fuzz_driver *d, struct fuzz_reader *r)
 
 static bool counts_are_right(const struct virtqueue *vq)
 {
-    return vq->in_use <= vq->num && (!vq->enabled || !vq->used_known || vq->v->broken ||
-                                     vq->in_use == (uint16_t)(vq->last_avail - vq->used_index));
+    return !vq->enabled || !vq->used_known || vq->v->broken ||
+           (vq->in_use <= vq->num && vq->in_use == (uint16_t)(vq->last_avail - vq->used_index));
 }
 
 unsigned fuzz_in_use(struct virtio_device *v)
@@ -719,8 +711,11 @@ static void check_queues(struct fuzz_driver *d)
 
     for (unsigned i = 0; (v = device_at(d->m->vm, i)); i++) {
         for (unsigned k = 0; k < v->queues->len; k++) {
-            if (!counts_are_right(g_ptr_array_index(v->queues, k))) {
-                g_error("%s: queue %u has lost count of its requests", v->dev.class->name, k);
+            const struct virtqueue *vq = g_ptr_array_index(v->queues, k);
+
+            if (!counts_are_right(vq)) {
+                g_error("%s: queue %u of %u has %u requests in use, between %u and %u",
+                        v->dev.class->name, k, vq->num, vq->in_use, vq->used_index, vq->last_avail);
             }
         }
     }
@@ -729,17 +724,13 @@ static void check_queues(struct fuzz_driver *d)
 static void make_machine(struct fuzz_driver *d)
 {
     struct fuzz_core *c = d->core = g_new0(struct fuzz_core, 1);
-    uint32_t version;
 
     g_assert_cmpuint(d->count, <=, DEVICES_MAX);
     g_mutex_init(&c->lock);
     g_cond_init(&c->cond);
     d->m = fuzz_machine_new_with(add_devices, d);
     c->sections = fuzz_machine_section_count(d->m);
-    g_assert_cmpuint(c->sections, <=, G_N_ELEMENTS(c->pristine));
-    for (unsigned i = 0; i < c->sections; i++) {
-        c->pristine[i] = fuzz_machine_section(d->m, i, &version);
-    }
+    c->pristine = fuzz_machine_devices(d->m);
 }
 
 static void begin(struct fuzz_driver *d)

@@ -58,7 +58,7 @@ void fuzz_driver_run(struct fuzz_driver *d, const uint8_t *data, size_t size);
 /* Lets the I/O thread do all that it can without waiting for anybody. */
 void fuzz_driver_rest(struct fuzz_driver *d);
 /* Aborts with the text of an error. */
-void fuzz_must(bool ok, GError *err);
+void fuzz_must(bool ok, GError **err);
 /* The machine's n-th device of this class and the ones after it; NULL: no more. */
 struct virtio_device;
 struct virtio_device *fuzz_find(struct vm *vm, const char *class_name, unsigned n);

@@ -61,10 +61,10 @@ static void add_kvmclock(struct vm *vm)
 
 /* --- the machine --- */
 
-static void must(bool ok, GError *err)
+static void must(bool ok, GError **err)
 {
     if (!ok) {
-        g_error("%s", err->message);
+        g_error("%s", (*err)->message);
     }
 }
 
@@ -90,7 +90,7 @@ struct fuzz_machine *fuzz_machine_new_with(void (*add)(struct vm *vm, void *opaq
     m->folder = g_dir_make_tmp("ferry-fuzz-XXXXXX", NULL);
     m->firmware = g_build_filename(m->folder, "rom", NULL);
     memset(rom, 0xf4, BIOS_SIZE);
-    must(g_file_set_contents(m->firmware, (char *)rom, BIOS_SIZE, &err), err);
+    must(g_file_set_contents(m->firmware, (char *)rom, BIOS_SIZE, &err), &err);
     m->vm = vm_new();
     m->vm->chardevs = chardev_set_new();
     m->cfg = (struct vm_config){
@@ -121,13 +121,13 @@ struct fuzz_machine *fuzz_machine_new_with(void (*add)(struct vm *vm, void *opaq
     m->cfg.serial_count = 1;
     m->vm->config = &m->cfg;
     m->vm->accel = accel_qtest_new(m->vm, &err);
-    must(migration_init(m->vm, &m->cfg, &err), err);
+    must(migration_init(m->vm, &m->cfg, &err), &err);
     m->vm->migration->partial_memory = true; /* short streams */
-    must(microvm_build(m->vm, &m->cfg, &err), err);
+    must(microvm_build(m->vm, &m->cfg, &err), &err);
     if (add) {
         add(m->vm, opaque);
     }
-    must(m->vm->accel->ops->start(m->vm, &err), err);
+    must(m->vm->accel->ops->start(m->vm, &err), &err);
     add_kvmclock(m->vm);
     m->has_virtio = fuzz_machine_section_count(m) > 0;
     vm_set_run_state(m->vm, RUN_STATE_INMIGRATE);
@@ -159,7 +159,7 @@ void fuzz_machine_reset(struct fuzz_machine *m)
     }
     vm_set_run_state(vm, RUN_STATE_INMIGRATE);
     for (unsigned i = 0; i < FUZZ_BLOCKS; i++) {
-        must(ram_block_resize(vm->memory, ram_block_at(vm->memory, i), m->lengths[i], &err), err);
+        must(ram_block_resize(vm->memory, ram_block_at(vm->memory, i), m->lengths[i], &err), &err);
     }
     vm_clock_set_ns(vm, 0);
     board_reset(vm);
@@ -195,7 +195,7 @@ static struct channel *source_said(const void *data, size_t len, int *peer)
     shutdown(fds[0], SHUT_WR);
     *peer = fds[0];
     ch = channel_new_socket("test", fds[1], &err);
-    must(ch, err);
+    must(ch, &err);
     channel_set_timeout(ch, 1); /* who floods the return path and does not read it is refused */
     return ch;
 }
@@ -349,8 +349,8 @@ GByteArray *fuzz_machine_devices(struct fuzz_machine *m)
     struct stream_out *o = out_new_memory(bytes);
     GError *err = NULL;
 
-    must(savevm_save(m->vm->savevm, o, NULL, &err), err);
-    must(out_flush(o, &err), err);
+    must(savevm_save(m->vm->savevm, o, NULL, &err), &err);
+    must(out_flush(o, &err), &err);
     out_free(o);
     return bytes;
 }
@@ -378,8 +378,7 @@ static void skip_footer(struct stream_in *in)
     g_assert_true(in_u8(in, &type, NULL) && in_be32(in, &id, NULL));
 }
 
-/* What savevm_save() wrote, read and put in again. */
-static void load_devices(struct fuzz_machine *m, const GByteArray *bytes)
+void fuzz_machine_load_devices(struct fuzz_machine *m, const GByteArray *bytes)
 {
     struct savevm_load *l = savevm_load_new(m->vm->savevm);
     struct stream_in *in = in_new_memory(bytes->data, bytes->len);
@@ -388,11 +387,11 @@ static void load_devices(struct fuzz_machine *m, const GByteArray *bytes)
     char name[256];
 
     while (next_section(in, bytes->len, name, &instance, &version)) {
-        must(savevm_load_section(l, in, name, instance, version, &err), err);
+        must(savevm_load_section(l, in, name, instance, version, &err), &err);
         skip_footer(in);
     }
-    must(savevm_load_complete(l, &err), err);
-    must(savevm_load_commit(l, &err), err);
+    must(savevm_load_complete(l, &err), &err);
+    must(savevm_load_commit(l, &err), &err);
     in_free(in);
     savevm_load_free(l);
 }
@@ -431,7 +430,7 @@ GByteArray *fuzz_machine_section(struct fuzz_machine *m, unsigned section, uint3
     while (!bytes && next_section(in, all->len, name, &instance, version)) {
         uint64_t start = in_offset(in);
 
-        must(savevm_load_section(l, in, name, instance, *version, &err), err);
+        must(savevm_load_section(l, in, name, instance, *version, &err), &err);
         if (is_virtio(name) && section-- == 0) {
             bytes = g_byte_array_new();
             g_byte_array_append(bytes, all->data + start, (guint)(in_offset(in) - start));
@@ -499,8 +498,9 @@ static bool read_all(struct fuzz_machine *m, struct savevm_load *l, const GByteA
             unused = ok ? savevm_load_new(m->vm->savevm) : NULL;
         }
         if (ok) {
-            ok = savevm_load_section(unused ? unused : l, in, name, instance, version, err);
-            g_assert_true(ok);
+            GError *own = NULL;
+
+            must(savevm_load_section(unused ? unused : l, in, name, instance, version, &own), &own);
             skip_footer(in);
         }
         g_clear_pointer(&unused, savevm_load_free);
@@ -572,12 +572,12 @@ void fuzz_machine_check_saved(struct fuzz_machine *m)
     g_autoptr(GByteArray) first = NULL, second = NULL;
 
     first = fuzz_machine_devices(m);
-    load_devices(m, first);
+    fuzz_machine_load_devices(m, first);
     second = fuzz_machine_devices(m);
     if (!same(first, second) && m->has_virtio) {
         g_byte_array_unref(first);
         first = g_steal_pointer(&second);
-        load_devices(m, first);
+        fuzz_machine_load_devices(m, first);
         second = fuzz_machine_devices(m);
     }
     if (!same(first, second)) {
@@ -705,7 +705,7 @@ static void put_greeting(struct fuzz_machine *m, struct stream_out *o, unsigned 
     if (how & FUZZ_STREAM_CHECK) {
         side = side_describe(m->vm->migration);
         side_describe_host(m->vm->migration, side);
-        must(check_send_side(o, side, &err), err);
+        must(check_send_side(o, side, &err), &err);
     }
 }
 
@@ -725,11 +725,11 @@ static void put_postcopy(struct fuzz_machine *m, struct stream_out *o, unsigned 
     out_be64(o, FUZZ_RAM - TARGET_PAGE_SIZE);
     out_be64(o, TARGET_PAGE_SIZE);
     put_command(inner, STREAM_CMD_POSTCOPY_LISTEN, 0);
-    must(savevm_save(m->vm->savevm, inner, NULL, &err), err);
+    must(savevm_save(m->vm->savevm, inner, NULL, &err), &err);
     if (!(how & FUZZ_STREAM_COMMIT)) {
         put_command(inner, STREAM_CMD_POSTCOPY_RUN, 0);
     }
-    must(out_flush(inner, &err), err);
+    must(out_flush(inner, &err), &err);
     out_free(inner);
     put_command(o, STREAM_CMD_PACKAGED, 4);
     out_be32(o, package->len);
@@ -808,11 +808,11 @@ GByteArray *fuzz_machine_stream(struct fuzz_machine *m, unsigned how)
     m->vm->migration->saved_state = RUN_STATE_RUNNING;
     if (how & FUZZ_STREAM_POSTCOPY) {
         put_postcopy(m, o, how);
-        must(out_flush(o, &err), err);
+        must(out_flush(o, &err), &err);
         out_free(o);
         return bytes;
     }
-    must(savevm_save(m->vm->savevm, o, NULL, &err), err);
+    must(savevm_save(m->vm->savevm, o, NULL, &err), &err);
     out_u8(o, STREAM_EOF);
     out_u8(o, STREAM_VMDESCRIPTION);
     out_be32(o, 2);
@@ -821,7 +821,7 @@ GByteArray *fuzz_machine_stream(struct fuzz_machine *m, unsigned how)
         put_command(o, STREAM_CMD_FERRY_GO, 8);
         out_be64(o, 1000000);
     }
-    must(out_flush(o, &err), err);
+    must(out_flush(o, &err), &err);
     out_free(o);
     return bytes;
 }

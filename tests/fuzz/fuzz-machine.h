@@ -52,6 +52,8 @@ bool fuzz_machine_load(struct fuzz_machine *m, const void *data, size_t len, GEr
 
 /* Sections of all devices, as the machine is. g_byte_array_unref() */
 GByteArray *fuzz_machine_devices(struct fuzz_machine *m);
+/* Puts such sections in. The machine stands still. */
+void fuzz_machine_load_devices(struct fuzz_machine *m, const GByteArray *bytes);
 
 /*
  * After a load that was not refused. The state must be one that a valid stream could carry: saved,

@@ -111,8 +111,8 @@ static void open_one(struct fuzz_driver *d, const char *text)
     GError *err = NULL;
     Netdev *options = net_parse_option(text, &err);
 
-    fuzz_must(options, err);
-    fuzz_must(net_open(d->m->vm->net, options, &err), err);
+    fuzz_must(options, &err);
+    fuzz_must(net_open(d->m->vm->net, options, &err), &err);
     qapi_netdev_free(options);
 }
 

@@ -34,13 +34,13 @@ static void open_port(struct vm *vm, const char *driver, unsigned serial, unsign
     peers[ports++] = fds[0];
     number = g_strdup_printf("%d", fds[1]);
     chardev = json_pack("{s:s, s:s, s:s}", "backend", "socket", "id", id, "fd", number);
-    fuzz_must(chardev_open(vm->chardevs, chardev, &err), err);
+    fuzz_must(chardev_open(vm->chardevs, chardev, &err), &err);
     device = json_pack("{s:s, s:s, s:s, s:i}", "driver", driver, "chardev", id, "bus", bus, "nr",
                        (int)port);
     if (name) {
         json_object_set_new(device, "name", json_string(name));
     }
-    fuzz_must(device_add(vm, device, &err), err);
+    fuzz_must(device_add(vm, device, &err), &err);
 }
 
 static void ports_plug(struct fuzz_driver *d)

@@ -10,7 +10,7 @@ import subprocess
 import time
 import unittest
 
-from ferrytest import QmpError, wait_for
+from ferrytest import QmpError, migrate, wait_for
 from ferrytest import net
 from ferrytest.net import Nic, Wire, frame
 from ferrytest.virtio import VirtioMmio, slot
@@ -26,7 +26,7 @@ VNET = (1 << net.CSUM | 1 << net.GUEST_CSUM | 1 << net.HOST_TSO4 | 1 << net.GUES
 class TapCase(QTestCase):
     number = 0
 
-    def tap_nic(self, options="", device="", legacy=True, extra=(), fds=(), **driver):
+    def tap_nic(self, options="", device="", legacy=True, extra=(), fds=(), incoming=None, **driver):
         """A driver, its machine's tap as a Wire in self.wire."""
         TapCase.number += 1
         self.ifname = f"ft{TapCase.number}"
@@ -35,7 +35,7 @@ class TapCase(QTestCase):
         self.boot("-netdev", f"tap,id=n0{options}",
                   "-device", f"virtio-net-device,netdev=n0,id=net0{device}",
                   "-global", f"virtio-mmio.force-legacy={'on' if legacy else 'off'}", *extra,
-                  pass_fds=fds)
+                  pass_fds=fds, incoming=incoming)
         self.wire = Wire(self.ifname)
         self.addCleanup(self.wire.close)
         return Nic(self.vm.qtest, legacy=legacy, **driver)
@@ -261,6 +261,20 @@ class Queues(TapCase):
         nic = Nic(self.vm.qtest, features=VNET)
         for _ in range(6):
             self.exchange(nic)
+
+    def test_mind_changed(self):
+        """Without the feature there is one pair, and what is saved can be loaded."""
+        nic = self.tap_nic(",queues=2", ",mq=on", features=self.FEATURES, pairs=2)
+        self.assertEqual(self.pairs(nic, 2), net.OK)
+        nic.write_features(VNET)
+        self.exchange(nic)
+        uri = "file:" + self.path("state")
+        migrate.start(self.vm, uri)
+        migrate.wait_status(self.vm, "completed")
+        self.vm.quit()
+        self.wire.close()
+        self.tap_nic(",queues=2", ",mq=on", begin=False, incoming=uri)
+        self.vm.wait_state("running")
 
     def test_inherited(self):
         """fds=: a multi-queue tap that somebody else has opened."""
