@@ -21,13 +21,13 @@ cases instead of skipping them.
 """
 
 from .case import TestCase
-from .deadline import DEADLINE, Timeout, scaled, wait_for
+from .deadline import DEADLINE, PROMPT, Timeout, scaled, wait_for
 from .guest import DEVSTATE, Guest
 from .machine import QEMU, Ferry, ferry_binary, have_kvm, is_sanitized
 from .qmp import Qmp, QmpError
 from .qtest import QTest, QTestError
 from .relay import Relay
 
-__all__ = ["DEADLINE", "DEVSTATE", "Ferry", "Guest", "QEMU", "QTest", "QTestError", "Qmp",
-           "QmpError", "Relay", "TestCase", "Timeout", "ferry_binary", "have_kvm", "is_sanitized",
+__all__ = ["DEADLINE", "DEVSTATE", "Ferry", "Guest", "PROMPT", "QEMU", "QTest", "QTestError",
+           "Qmp", "QmpError", "Relay", "TestCase", "Timeout", "ferry_binary", "have_kvm", "is_sanitized",
            "scaled", "wait_for"]

@@ -7,12 +7,14 @@ SIGTERM with status 0; so every case checks the orderly end too, leaks included 
 build. When the case has failed, the end of each machine's log files is printed.
 """
 
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
 import unittest
 
+from .deadline import Timeout
 from .machine import Ferry
 
 SHM = "/dev/shm"
@@ -44,6 +46,20 @@ class TestCase(unittest.TestCase):
                     print(f"kept: {folder}", file=sys.stderr)
                 else:
                     shutil.rmtree(folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def subTest(self, *args, **params):
+        """As unittest's; but when one has waited in vain for something the case ends there. What follows
+        would often wait as long, each time, for what the first has left behind."""
+        waited = None
+        with super().subTest(*args, **params):
+            try:
+                yield
+            except Timeout as error:
+                waited = error
+                raise
+        if waited:
+            raise AssertionError("The rest of this case was left out after that") from None
 
     def folder(self, parent=None):
         """A new folder that exists until the case is over."""

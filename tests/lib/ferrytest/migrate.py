@@ -3,13 +3,13 @@
 
 import re
 
-from .deadline import scaled, wait_for  # noqa: F401
+from .deadline import PROMPT, scaled, wait_for  # noqa: F401
 
 # Nothing follows these.
 FINAL = ("completed", "failed", "cancelled")
 
 # How long a step of a move may take, seconds.
-MOVE = 30.0
+MOVE = 90.0
 
 
 def info(vm):

@@ -67,8 +67,12 @@ class _Pipe(threading.Thread):
         if not data:
             return False
         start = time.monotonic()
+        # counted first: an answer must not be seen before the bytes that it answers
+        reached = relay._passed(self.direction, self.number, len(data))
         self.sink.sendall(data)
-        relay._passed(self.direction, self.number, len(data))
+        if reached:
+            relay.cut()
+            return False
         if relay.rate:
             time.sleep(max(0, len(data) / relay.rate - (time.monotonic() - start)))
         return True
@@ -180,12 +184,11 @@ class Relay:
         return CHUNK if left is None else left
 
     def _passed(self, direction, number, count):
+        """Whether the link is to be cut behind them."""
         with self._lock:
             self.passed[direction] += count
             self._by[direction, number] = self._by.get((direction, number), 0) + count
-            reached = self._left(direction, number) == 0
-        if reached:
-            self.cut()
+            return self._left(direction, number) == 0
 
     def _serve(self):
         while not self.closed:
