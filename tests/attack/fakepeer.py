@@ -4,13 +4,15 @@ A destination that is none: it takes the bytes of a stream, and says on the retu
 test tells it to.
 """
 
+import fcntl
 import select
 import socket
 import struct
+import termios
 import threading
 import time
 
-from ferrytest import wait_for
+from ferrytest import migrate, scaled, wait_for
 
 MAGIC = 0x46525259
 SHUT, PONG, REQ_PAGES, SWITCHOVER_ACK, HELLO, READY, ERROR = 1, 2, 4, 7, 0x4652, 0x4653, 0x4654
@@ -54,7 +56,7 @@ class FakePeer:
         try:
             self.sock = self.listener.accept()[0]
             if self.greeting:
-                select.select([self.sock], [], [], 10)  # nobody answers before he was asked
+                select.select([self.sock], [], [], scaled())  # nobody answers before he was asked
                 self.sock.sendall(self.greeting)
             while self.reads and not self.closed:
                 if select.select([self.sock], [], [], 0.05)[0]:
@@ -74,19 +76,25 @@ class FakePeer:
                 value != be32(MAGIC)):  # that one is part of the greeting
             self.sock.sendall(message(PONG, value))
 
-    def wait_quiet(self, seconds=0.3):
-        """Until the source has nothing more to say."""
-        seen = [self.received, time.monotonic()]
+    def wait_phase(self, src, phase):
+        """Until the source waits for an answer in this phase, and all that it has said is here."""
+        wait_for(f"phase '{phase}'", lambda: migrate.info(src).get("phase") == phase)
+        seen = []
 
         def look():
-            if self.received != seen[0]:
-                seen[:] = [self.received, time.monotonic()]
-            return time.monotonic() - seen[1] > seconds
+            time.sleep(0.1)
+            seen.append(self.received)
+            return seen[-3:] == [self.received] * 3
         wait_for("end of the stream", look)
 
     def say(self, *messages):
         wait_for("connection of the source", lambda: self.sock)
         self.sock.sendall(b"".join(messages))
+
+    def wait_heard(self):
+        """Until the source has read all that was said to it."""
+        wait_for("a source that reads", lambda: not struct.unpack(
+            "i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0])
 
     def close(self):
         self.closed = True

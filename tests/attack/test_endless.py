@@ -107,7 +107,7 @@ class Endless(MigrationCase):
                     self.assertEqual(victim.cmd("query-status")["status"], "inmigrate")
                     slowest = max(slowest, time.monotonic() - asked)
                     time.sleep(0.05)
-                self.assertLess(slowest, scaled(1))
+                self.assertLess(slowest, scaled(5))
                 if not is_sanitized():  # which keeps freed memory for a while
                     self.assertLess(victim.resident_kib() - before, ALLOWED_KIB)
                 victim.cmd("quit")

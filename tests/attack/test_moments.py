@@ -103,7 +103,7 @@ class Moments(MigrationCase):
         self.assertEqual(src.status(), "finish-migrate")
         before = len(src.serial())
         src.cmd("migrate_cancel")
-        src.serial_line("INIT ", before, timeout=2)
+        src.serial_line("INIT ", before)
         src.serial_line("READY ", before)
         self.check_source_goes_on(src)
 
@@ -144,7 +144,7 @@ class Moments(MigrationCase):
         migrate.wait_status(src, "active")
         time.sleep(0.2)
         migrate.set_parameters(src, max_bandwidth=0)
-        migrate.wait_status(src, "completed", timeout=5)
+        migrate.wait_status(src, "completed", timeout=migrate.PROMPT)
         dst.guest.check()
 
     def test_second_source(self):
@@ -157,7 +157,7 @@ class Moments(MigrationCase):
                 second = self.prepare()
                 migrate.set_capabilities(second, return_path=return_path)
                 migrate.start(second, self.uri)
-                migrate.wait_status(second, "failed", timeout=5)
+                migrate.wait_status(second, "failed", timeout=migrate.PROMPT)
                 self.check_source_goes_on(second)
 
     def test_full_disk(self):
@@ -177,7 +177,9 @@ class Moments(MigrationCase):
                 src.cmd("migrate", uri=f"file:{folder}/stream")
                 info = migrate.wait_status(src, "completed", "failed")
             finally:
-                subprocess.run(["umount", folder], check=True)
+                # how it ended is told before the file is closed: the guest comes first
+                migrate.wait_for("a file that is closed", lambda: not subprocess.run(
+                    ["umount", folder], stderr=subprocess.DEVNULL, check=False).returncode)
             if info["status"] == "failed":
                 self.assertIn("No space left on device", info["error-desc"])
                 self.assertNotIn("handed over", info["error-desc"])

@@ -54,10 +54,11 @@ class Peers(MigrationCase):
         peer = self.attempt(greeting)
         migrate.wait_held(self.src, "device")
         migrate.release(self.src)
-        peer.wait_quiet()
         if greeting == "ferry":
+            peer.wait_phase(self.src, "ready")
             peer.say(message(READY))
-            peer.wait_quiet()
+        peer.wait_phase(self.src, "confirm")
+        if greeting == "ferry":
             self.assertEqual(peer.last[-13:-8], b"\x08\x46\x53\x00\x08")
         if answers is None:
             peer.close()
@@ -118,6 +119,7 @@ class Peers(MigrationCase):
                 migrate.wait_held(self.src, "device")
                 peer.say(answer)
                 # the source reads it on a thread of its own, perhaps after it has gone on
+                peer.wait_heard()
                 time.sleep(migrate.scaled(0.2))
                 migrate.release(self.src)
                 self.assertIn(words, self.outcome(True))
@@ -151,9 +153,10 @@ class Peers(MigrationCase):
 
     def test_cancel_of_one_that_does_not_read(self):
         self.prepare()
+        migrate.set_parameters(self.src, link_timeout=3600000)
         peer = self.attempt("qemu", reads=False)
         migrate.wait_for("connection", lambda: peer.sock)
         migrate.wait_status(self.src, "active")
         self.src.cmd("migrate_cancel")
-        migrate.wait_status(self.src, "cancelled", timeout=3)
+        migrate.wait_status(self.src, "cancelled")
         self.check_source_goes_on(self.src)

@@ -57,9 +57,11 @@ class PostcopyMoments(PostcopyCase):
     def kill_at(self, who, delay, preempt):
         src, dst = self.postcopy_pair(preempt, smp=1)
         # whatever the moment is, it is of a move that takes so long
+        migrate.hold(src, "active")
         migrate.start(src, self.uri, max_bandwidth=40 << 20, max_postcopy_bandwidth=40 << 20)
-        migrate.wait_status(src, "active")
+        migrate.wait_held(src, "active")
         src.cmd("migrate-start-postcopy")
+        migrate.release(src)
         time.sleep(delay)
         if who == "source":
             src.kill()
@@ -134,7 +136,7 @@ class PostcopyMoments(PostcopyCase):
             vm.cmd(name, **arguments)
         except QmpError as error:
             self.assertRegex(str(error), "[A-Z]")
-        self.assertLess(time.monotonic() - began, scaled(3), name)
+        self.assertLess(time.monotonic() - began, scaled(migrate.PROMPT), name)
 
     def settle(self, held):
         """Lets it go on; the guest is somewhere, once."""
@@ -204,8 +206,11 @@ class PostcopyMoments(PostcopyCase):
             self.src.cmd("migrate-pause")
         self.wait_paused(self.src)
         for _ in range(3):
-            self.src.cmd("migrate", uri=self.link(), resume=True)
-            time.sleep(scaled(0.1))
+            uri = self.link()
+            self.src.cmd("migrate", uri=uri, resume=True)
+            # paused is what it is until it has begun to look there, too
+            migrate.wait_for("word that nobody listens", lambda: uri[5:] in migrate.info(
+                self.src)["error-desc"])
             self.wait_paused(self.src)
         migrate.release(self.dst)
         self.wait_paused(self.dst)

@@ -21,7 +21,7 @@ from victim import connect
 
 REQ_PAGES_ID, REQ_PAGES, RECV_BITMAP, RESUME_ACK, RUNS = 3, 4, 5, 6, 0x4656
 MEMORY = 64
-SLOW = 1 << 20
+SLOW = 128 << 10  # eight minutes for all of it, however long the words take
 
 
 def be64(value):
@@ -206,7 +206,7 @@ class Paused(MigrationCase):
                 ("greeting", b"QEVM\0\0\0\3", "An unknown record"),
                 ("nonsense", b"GET / HTTP/1.1\r\n\r\n", "An unknown record"),
                 ("zeroes", bytes(100), "pages of memory have not come"),
-                ("garbage", os.urandom(1) + b"\xff" * 5000, "post-copy|ended early|have not come"),
+                ("garbage", b"\xff" * 5000, "An unknown record"),
                 ("a bitmap of nothing", command(10, pstr(b"x")), "of a block that is not there"),
                 ("two resumes", command(9) * 2, "A resume that nothing waits for"),
                 ("a page of its own block", part(page(0, b"\x01")), "a name with the byte"),
@@ -240,7 +240,7 @@ class Paused(MigrationCase):
             for _ in range(3):
                 sock.sendall(command(2, be32(1)))
                 time.sleep(0.1)
-            self.assertEqual(migrate.status(self.dst), "postcopy-recover")
+            migrate.wait_status(self.dst, "postcopy-recover")
             self.dst.cmd("migrate-pause")
             self.assertEqual(migrate.wait_status(self.dst, "postcopy-paused")["error-desc"],
                              "Paused by migrate-pause")
@@ -250,7 +250,6 @@ class Paused(MigrationCase):
         """The source is sent to what is no destination, or to one that lies about what it has."""
         self.leave().say("fwd", b"\x55")
         self.both_paused()
-        migrate.set_parameters(self.src, greeting_timeout=300)
         pages = MEMORY << 8
         good = bitmap(b"ram0", pages // 8, bytes(pages // 8))
         for what, words, reason in (
@@ -270,11 +269,20 @@ class Paused(MigrationCase):
                 uri = self.link()
                 listener.bind(uri[5:])
                 listener.listen(1)
+                listener.settimeout(scaled())
+                # what ends by the source's patience ends so whenever it hears the words
+                waits = "no bitmap" in reason
+                migrate.set_parameters(self.src, greeting_timeout=500 if waits else 20000)
                 self.src.cmd("migrate", uri=uri, resume=True)
                 with listener.accept()[0] as sock:
+                    sock.settimeout(scaled())
                     sock.recv(5)
-                    migrate.wait_status(self.src, "postcopy-recover")
-                    sock.sendall(words)
+                    if not waits:
+                        migrate.wait_status(self.src, "postcopy-recover")
+                    try:
+                        sock.sendall(words)
+                    except OSError:
+                        self.assertTrue(waits)
                     said = migrate.wait_status(self.src, "postcopy-paused")["error-desc"]
                     self.assertRegex(said, reason)
         self.assertEqual(migrate.status(self.dst), "postcopy-paused")
@@ -313,7 +321,7 @@ class Paused(MigrationCase):
         """A link that neither breaks nor carries anything is a broken one."""
         middle = self.leave()
         for vm in (self.src, self.dst):
-            migrate.set_parameters(vm, link_timeout=500)
+            migrate.set_parameters(vm, link_timeout=int(scaled(2) * 1000))
         middle.say("fwd", b"\x55")
         self.both_paused()
         middle = self.take_up()

@@ -11,12 +11,12 @@ from migrationcase import COMMITTED, DESTINATION_POINTS, SOURCE_POINTS, Migratio
 
 
 class Cancel(MigrationCase):
-    def cancel_and_go_on(self, bound=2.0):
+    def cancel_and_go_on(self):
         """Cancels; then the guest is here, and can leave to another destination."""
         start = time.monotonic()
         self.src.cmd("migrate_cancel")
         done = migrate.wait_status(self.src, "cancelled")
-        self.assertLess(time.monotonic() - start, migrate.scaled(bound))
+        self.assertLess(time.monotonic() - start, migrate.scaled(migrate.PROMPT))
         self.assertNotIn("error-desc", done)
         self.check_source_goes_on(self.src)
         self.dst.wait(1)
@@ -114,7 +114,7 @@ class Cancel(MigrationCase):
         start = time.monotonic()
         self.src.cmd("migrate_cancel")
         migrate.wait_status(self.src, "cancelled")
-        self.assertLess(time.monotonic() - start, migrate.scaled(2))
+        self.assertLess(time.monotonic() - start, migrate.scaled(migrate.PROMPT))
         self.check_source_goes_on(self.src)
         self.dst.wait(1)
         self.move_and_check(self.src, self.another_destination(memory=32))
@@ -129,7 +129,7 @@ class Cancel(MigrationCase):
         time.sleep(0.2)
         self.assertIn(migrate.status(src), ("setup", "active"))
         src.cmd("migrate_cancel")
-        migrate.wait_status(src, "cancelled", timeout=2)
+        migrate.wait_status(src, "cancelled", timeout=migrate.PROMPT)
         self.check_source_goes_on(src)
         relay.close()
         # nothing of it reached the destination, which waits on
@@ -153,7 +153,7 @@ class Cancel(MigrationCase):
             time.sleep(0.2)
             self.assertEqual(migrate.status(src), "setup")
             src.cmd("migrate_cancel")
-            migrate.wait_status(src, "cancelled", timeout=2)
+            migrate.wait_status(src, "cancelled", timeout=migrate.PROMPT)
             for sock in others:
                 sock.close()
         self.check_source_goes_on(src)
@@ -176,7 +176,7 @@ class Cancel(MigrationCase):
         migrate.wait_status(src, "active")
         time.sleep(0.1)
         src.cmd("migrate_cancel")
-        migrate.wait_status(src, "cancelled", timeout=3)
+        migrate.wait_status(src, "cancelled", timeout=migrate.PROMPT)
         self.check_source_goes_on(src)
 
     def test_a_hundred_times(self):
@@ -187,16 +187,16 @@ class Cancel(MigrationCase):
         import os
         fds, threads = len(os.listdir(path + "/fd")), len(os.listdir(path + "/task"))
         for i in range(100):
-            migrate.start(src, "exec:cat > /dev/null", max_bandwidth=20 << 20)
+            migrate.start(src, "exec:cat > /dev/null", max_bandwidth=2 << 20)
             time.sleep(i % 10 / 1000)
             src.cmd("migrate_cancel")
             migrate.wait_status(src, "cancelled", "completed")
             if src.status() == "postmigrate":
-                self.fail("A migration of 16 MiB at 20 MiB/s was over before its cancel")
+                self.fail("A migration of 16 MiB at 2 MiB/s was over before its cancel")
         self.check_source_goes_on(src)
-        src.cmd("query-status")
-        self.assertLessEqual(len(os.listdir(path + "/fd")), fds + 2)
-        self.assertLessEqual(len(os.listdir(path + "/task")), threads + 1)
+        # what it had is closed soon after it is told that it has ended
+        migrate.wait_for("nothing left behind", lambda: len(os.listdir(path + "/fd")) <= fds + 2 and
+                         len(os.listdir(path + "/task")) <= threads + 1)
 
     def test_without_a_migration(self):
         src = self.vm(name="source", guest=None)
