@@ -27,7 +27,7 @@ class Lab(unittest.TestCase):
                "LC_ALL": "C"}
         env.pop("FERRY_IN_LAB", None)
         return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, timeout=100, env=env)
+                              stderr=subprocess.PIPE, text=True, timeout=300, env=env)
 
     def lab(self, *args):
         return self.run_with("/bin/false", sys.executable, LAB, args[0], "-b", self.folder,

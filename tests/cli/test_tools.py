@@ -12,7 +12,7 @@ from ferry_cli import SOURCE_DIR
 
 def run(*command, env=None, cwd=SOURCE_DIR):
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd,
-                          stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, timeout=60)
+                          stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, timeout=300)
 
 
 class Configure(unittest.TestCase):

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import unittest
 
 from ferrytest import TestCase, scaled, wait_for
@@ -95,13 +96,18 @@ class CtlCase(TestCase):
     def wait_line(self, process, text):
         """Reads lines until one has this text in it."""
         seen = []
-        while True:
-            line = process.stdout.readline().decode()
-            seen.append(line)
-            if not line:
-                self.fail(f"no '{text}' in {seen}")
-            if text in line:
-                return line
+        patience = threading.Timer(scaled(), process.kill)
+        patience.start()
+        try:
+            while True:
+                line = process.stdout.readline().decode()
+                seen.append(line)
+                if not line:
+                    self.fail(f"no '{text}' in {seen}")
+                if text in line:
+                    return line
+        finally:
+            patience.cancel()
 
 
 class Terminal:

@@ -99,15 +99,12 @@ class WhichMachine(CtlCase):
 
     def test_tcp(self):
         """A machine behind a TCP port; both forms of the address."""
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
         # a relay is simpler than a second kind of server
         self.fake()
-        relay = subprocess.Popen(["python3", "-c", RELAY, str(port), self.sock],
-                                 stdout=subprocess.PIPE)
+        relay = subprocess.Popen(["python3", "-c", RELAY, self.sock], stdout=subprocess.PIPE)
         self.addCleanup(relay.communicate)
         self.addCleanup(relay.kill)
-        relay.stdout.readline()
+        port = int(relay.stdout.readline())
         for address in (f"tcp:127.0.0.1:{port}", f"127.0.0.1:{port}"):
             self.assertIn("running", self.ctl("-s", address, "status", socket=False).out)
         self.ctl("-s", "tcp:127.0.0.1", "status", socket=False, expect=USAGE)
@@ -350,8 +347,8 @@ class Check(CtlCase):
 
 RELAY = """
 import socket, sys, threading
-listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-print("ready", flush=True)
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
 def pump(a, b):
     while data := a.recv(65536):
         b.sendall(data)
@@ -359,7 +356,7 @@ def pump(a, b):
 while True:
     client, _ = listener.accept()
     server = socket.socket(socket.AF_UNIX)
-    server.connect(sys.argv[2])
+    server.connect(sys.argv[1])
     threading.Thread(target=pump, args=(client, server), daemon=True).start()
     threading.Thread(target=pump, args=(server, client), daemon=True).start()
 """

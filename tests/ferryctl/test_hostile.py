@@ -34,12 +34,13 @@ def forever(client, data, pause=0.0):
 
 
 class Connection(CtlCase):
-    def unreachable(self, function, text, *args):
+    def unreachable(self, function, text, wait="20s"):
+        """`wait` is short where it is what ends it, and where a server of ours has to be that fast."""
         server = self.hostile(function)
         began = time.monotonic()
-        result = self.ctl("status", "--wait", "600ms", *args, expect=UNREACHABLE)
+        result = self.ctl("status", "--wait", wait, expect=UNREACHABLE)
         self.assertIn(text, result.err)
-        self.assertLess(time.monotonic() - began, scaled(5))
+        self.assertLess(time.monotonic() - began, 15)
         server.close()
 
     def after_greeting(self, data):
@@ -69,19 +70,20 @@ class Connection(CtlCase):
         self.unreachable(lambda c: (c.sendall(line(FERRY)), c.recv(4096)), "closed the connection")
 
     def test_silence(self):
-        self.unreachable(linger, "does not greet: most likely another program holds it")
+        self.unreachable(linger, "does not greet: most likely another program holds it", "600ms")
         self.unreachable(lambda c: (c.sendall(line(FERRY)), linger(c)),
-                         "No answer to qmp_capabilities")
+                         "No answer to qmp_capabilities", "3s")
 
     def test_drip(self):
         """A byte now and then does not keep the wait alive."""
-        self.unreachable(lambda c: forever(c, b" ", 0.05), "does not greet")
-        self.unreachable(lambda c: (c.sendall(b'{"QMP": "'), forever(c, b"x", 0.05)), "does not greet")
+        self.unreachable(lambda c: forever(c, b" ", 0.05), "does not greet", "600ms")
+        self.unreachable(lambda c: (c.sendall(b'{"QMP": "'), forever(c, b"x", 0.05)), "does not greet",
+                         "600ms")
 
     def test_flood_of_events(self):
         event = line({"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 1}})
         self.unreachable(lambda c: (c.sendall(line(FERRY)), forever(c, event * 50)),
-                         "No answer to qmp_capabilities")
+                         "No answer to qmp_capabilities", "3s")
 
     @unittest.skipIf(is_sanitized(), "The sanitizers take memory of their own")
     def test_endless_message(self):
@@ -223,17 +225,20 @@ class Values(CtlCase):
 class Stalls(CtlCase):
     def test_stall_while_watching(self):
         """The signal is heeded at once although the machine does not answer."""
-        stall = threading.Event()
-        fake = self.fake(started=True, states=[{"status": "active", "total-time": 1, "ram": ram()}],
-                         commands={"query-status": lambda: stall.wait(30) and {}})
-        del fake
+        stall, asked = threading.Event(), threading.Event()
+
+        def status():
+            asked.set()
+            return stall.wait(30) and {}
+        self.fake(started=True, states=[{"status": "active", "total-time": 1, "ram": ram()}],
+                  commands={"query-status": status})
         self.addCleanup(stall.set)
         process = self.start("watch")
-        time.sleep(0.5)
+        self.assertTrue(asked.wait(scaled()))
         began = time.monotonic()
         process.terminate()
         self.assertEqual(self.finish(process).status, 6)
-        self.assertLess(time.monotonic() - began, scaled(2))
+        self.assertLess(time.monotonic() - began, 15)  # the machine answers after 30 s
 
     def test_display_while_the_machine_is_silent(self):
         need("tmux")
@@ -249,7 +254,7 @@ class Stalls(CtlCase):
                   commands={"query-status": status})
         self.addCleanup(stall.set)
         terminal = Terminal(self, f"{BINARY} -s {self.sock} watch")
-        terminal.wait("No answer from the machine for [3-9] s")
+        terminal.wait("No answer from the machine for ([3-9]|[12][0-9]) s")
         terminal.keys("C-c")
         self.assertEqual(terminal.status(), 6)
 

@@ -147,7 +147,7 @@ class Serial(Virtio):
             queue.add([(addr, len(block), False)])
             queue.kick()
             try:
-                queue.wait(0.5)
+                queue.wait(2)
             except Timeout:
                 return n * len(block)
         self.fail("The link takes everything")

@@ -29,7 +29,7 @@ class Xbzrle(InteropCase):
         def look():
             now = migrate.info(self.src)
             return now.get("xbzrle-cache", {}).get("pages", 0) > 3000 or now["status"] == "completed"
-        wait_for("changed pages", look)
+        wait_for("changed pages", look, 120)
         migrate.set_parameters(self.src, downtime_limit=2000, max_bandwidth=1 << 30,
                                **({endless: 0} if ours else {}))
         done = migrate.finish(self.src, self.dst)

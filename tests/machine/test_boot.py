@@ -86,6 +86,7 @@ class Serial(TestCase):
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self.path("ser"))
             listener.listen(1)
+            listener.settimeout(scaled())
             self.start(f"unix:{self.path('ser')}")
             sock = listener.accept()[0]
             read_until(sock.fileno(), "READY(.|\n)*T seq=2")
@@ -93,6 +94,7 @@ class Serial(TestCase):
 
     def test_tcp(self):
         with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.settimeout(scaled())
             self.start(f"tcp:127.0.0.1:{listener.getsockname()[1]}")
             sock = listener.accept()[0]
             read_until(sock.fileno(), "T seq=2")

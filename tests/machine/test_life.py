@@ -50,10 +50,10 @@ class StopAndGo(LifeCase):
         vm = self.start(guest="report=100 rate=2000 halt=0", smp=1)
         vm.cmd("stop")
         before = vm.guest.header("clock_ns")
-        time.sleep(1)
+        time.sleep(3)
         vm.cmd("cont")
         vm.guest.wait_alive()
-        self.assertLess(vm.guest.header("clock_ns") - before, 0.9e9)
+        self.assertLess(vm.guest.header("clock_ns") - before, 2.5e9)
         vm.guest.check()
 
     def test_while_it_boots(self):
@@ -255,7 +255,7 @@ class Terminate(LifeCase):
         time.sleep(0.1)
         start = time.monotonic()
         self.ends(src)
-        self.assertLess(time.monotonic() - start, 3 * migrate.scaled(1))
+        self.assertLess(time.monotonic() - start, migrate.scaled(migrate.PROMPT))
         relay.close()
         self.ends(dst)  # nothing came to it: it waits on
 
@@ -274,6 +274,16 @@ class Terminate(LifeCase):
 
 
 class Background(LifeCase):
+    @staticmethod
+    def wait_gone(pid):
+        def look():
+            try:
+                with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as f:
+                    return f.read().rpartition(")")[2].split()[0] == "Z"  # nobody may wait for it
+            except FileNotFoundError:
+                return True
+        wait_for("end of the daemon", look)
+
     def daemon(self, pidfile):
         """The process in the background; it ends with the case whatever happens."""
         with open(pidfile, encoding="ascii") as f:
@@ -305,7 +315,7 @@ class Background(LifeCase):
         finally:
             os.kill(pid, signal.SIGTERM)
         client.wait_event("SHUTDOWN", reason="host-signal")
-        wait_for("end of the daemon", lambda: not os.path.exists(f"/proc/{pid}"))
+        self.wait_gone(pid)
         client.close()
         self.assertFalse(os.path.exists(pidfile))
         self.assertFalse(os.path.exists(qmp))
@@ -322,4 +332,4 @@ class Background(LifeCase):
         loops = box.cpu(0)["loops"]
         wait_for("sign of life", lambda: box.cpu(0)["loops"] != loops)
         os.kill(pid, signal.SIGTERM)
-        wait_for("end of the daemon", lambda: not os.path.exists(f"/proc/{pid}"))
+        self.wait_gone(pid)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The guest's memory, from every kind of backend, and what the host sees of it."""
 
+import fcntl
 import mmap
 import os
 import re
@@ -100,7 +101,14 @@ class Backends(MemoryCase):
         self.assertLess(self.resident(src), 150 * 1024)
         self.assertLess(self.resident(dst), 150 * 1024)
 
+    def lock_huge_pages(self):
+        """Others make and take them too: test-arrival, test_postcopy.py."""
+        lock = open("/dev/shm/ferry-test-huge-pages", "w", encoding="ascii")
+        self.addCleanup(lock.close)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
     def test_huge_pages(self):
+        self.lock_huge_pages()
         if free_huge_pages() < 8:
             self.skipTest("No free huge pages of 2 MiB on this host")
         vm = self.start("memory-backend-memfd,hugetlb=on,hugetlbsize=2M")
@@ -108,6 +116,7 @@ class Backends(MemoryCase):
 
     def test_no_huge_pages(self):
         """Where there are none the error says so, and the process does not start."""
+        self.lock_huge_pages()
         if free_huge_pages():
             self.skipTest("This host has free huge pages")
         vm = self.start("memory-backend-memfd,hugetlb=on,hugetlbsize=2M,prealloc=on", wait=False)

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 
-from ferrytest import Qmp, QmpError, TestCase
+from ferrytest import Qmp, QmpError, TestCase, scaled
 
 
 class QmpCase(TestCase):
@@ -121,7 +121,7 @@ class Session(QmpCase):
         path = self.path("pretty")
         vm = self.start("-qmp-pretty", f"unix:{path},server=on,wait=off")
         sock = vm.connect_to(path)
-        sock.settimeout(20)
+        sock.settimeout(scaled())
         text = b""
         while not text.endswith(b"}\r\n"):
             text += sock.recv(4096)
@@ -140,7 +140,7 @@ class Descriptors(QmpCase):
         with self.assertRaises(TimeoutError):
             left.recv(1)
         vm.cmd("closefd", fdname="x")
-        left.settimeout(5)
+        left.settimeout(scaled())
         self.assertEqual(left.recv(1), b"")
         left.close()
         self.refused("File descriptor named 'x' not found", vm, "closefd", fdname="x")
@@ -151,7 +151,7 @@ class Descriptors(QmpCase):
         for _, right in pairs:
             vm.qmp.execute("getfd", {"fdname": "x"}, fds=[right.fileno()])
             right.close()
-        pairs[0][0].settimeout(5)
+        pairs[0][0].settimeout(scaled())
         self.assertEqual(pairs[0][0].recv(1), b"")
         for left, _ in pairs:
             left.close()

@@ -7,6 +7,8 @@ import socket
 import struct
 import threading
 
+from ferrytest import scaled
+
 MAGIC = 0x46525259
 SHUT, PONG, HELLO, ERROR, CHECK = 1, 2, 0x4652, 0x4654, 0x4655
 CMD_OPEN, CMD_PING, CMD_FEATURES, CMD_CHECK = 1, 2, 0x4652, 0x4654
@@ -38,7 +40,7 @@ class Source:
 
     def __init__(self, case, path):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(20)
+        self.sock.settimeout(scaled())
         self.sock.connect(path)
         case.addCleanup(self.sock.close)
 

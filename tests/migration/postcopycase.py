@@ -28,7 +28,8 @@ class PostcopyCase(MigrationCase):
             "max_bandwidth": 4 * MIB, "max_postcopy_bandwidth": 4096 if slow else 0, **parameters})
         migrate.wait_status(src, "active")
         src.cmd("migrate-start-postcopy")
-        migrate.wait_status(src, "postcopy-active")
+        # where all of the memory follows at once it may be over before anybody looks
+        migrate.wait_status(src, "postcopy-active", *(() if slow else ("completed",)))
 
     def go_on(self, src):
         migrate.set_parameters(src, max_postcopy_bandwidth=0)
@@ -52,6 +53,15 @@ class PostcopyCase(MigrationCase):
     def wait_paused(self, *vms):
         for vm in vms:
             migrate.wait_status(vm, "postcopy-paused")
+
+    def wait_paused_again(self, src, dst):
+        """After a link that came to nothing: the destination has taken it and seen its end, too."""
+        self.wait_paused(src)
+
+        def look():
+            now = migrate.info(dst)
+            return now["status"] == "postcopy-paused" and "socket-address" not in now
+        migrate.wait_for("destination that is paused again", look)
 
     def wait_active(self, *vms):
         for vm in vms:

@@ -4,6 +4,7 @@ Whether a guest can move, found out before a byte moves: migrate-check and the c
 every migration between Ferries. Neither side changes.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -459,11 +460,11 @@ class Monitor(CheckCase):
         migrate.set_capabilities(self.src, return_path=True)
         self.uri = self.link()
         Destination(self, self.uri[5:], b"")
+        self.begun = time.monotonic()
         return self.src.qmp.start("migrate-check", {"uri": self.uri, "peer": "ferry"})
 
     def test_others_are_served(self):
         ident = self.stalled()
-        begin = time.monotonic()
         second = Qmp(self.src.connect_to(self.path("second")))
         self.addCleanup(second.close)
         second.negotiate()
@@ -474,9 +475,9 @@ class Monitor(CheckCase):
             start = time.monotonic()
             second.cmd("query-migrate")
             slowest = max(slowest, time.monotonic() - start)
-        self.assertLess(slowest, scaled(0.25))
-        result = self.src.qmp.answer(ident, timeout=20)
-        self.assertGreater(time.monotonic() - begin, 4.5)
+        self.assertLess(slowest, 2.5)  # the answer would come after 5 s
+        result = self.src.qmp.answer(ident)
+        self.assertGreater(time.monotonic() - self.begun, 4.5)
         self.assertEqual(kinds(result["findings"]), [("connection", self.uri)])
         self.assertIn("has not answered the check within 5 s", result["findings"][0]["reason"])
         self.src.qmp.answer(after)
@@ -549,7 +550,8 @@ class HostileSource(CheckCase):
                       [command(3, b"x")], [b"\0"], [b"QEVM\0\0\0\2"]):
             with self.subTest(parts=parts[0][:12]):
                 source = Source(self, self.uri[5:]).greet()
-                source.send(*parts)
+                with contextlib.suppress(BrokenPipeError):  # it has heard enough
+                    source.send(*parts)
                 self.assertTrue(source.ended())
         source = Source(self, self.uri[5:])
         source.send(HEADER, command(CMD_OPEN), command(CMD_CHECK, b"\1{}"))
@@ -574,7 +576,7 @@ class HostileSource(CheckCase):
         begin = time.monotonic()
         self.assertTrue(self.check()["possible"])
         self.move_and_check(src, dst)
-        self.assertLess(time.monotonic() - begin, scaled(10))
+        self.assertLess(time.monotonic() - begin, scaled(25))  # each may keep silent for a minute
         for source in stalled:
             self.assertTrue(source.ended())
 

@@ -3,7 +3,7 @@
 
 import time
 
-from ferrytest import migrate, wait_for
+from ferrytest import migrate, scaled, wait_for
 from migrationcase import MigrationCase
 
 BUSY = "report=100 rate=max precheck=0 vrate=0 pattern=seq data=random"
@@ -43,7 +43,7 @@ class Converge(MigrationCase):
         def look():
             info = self.look(src)
             return info if info["status"] in final else None
-        return wait_for(" or ".join(final), look, 60)
+        return wait_for(" or ".join(final), look, 120)
 
     def converges(self, **options):
         src, dst = self.busy_pair(**options)
@@ -75,7 +75,7 @@ class Converge(MigrationCase):
         migrate.set_capabilities(src, auto_converge=False)
         migrate.start(src, self.uri, max_bandwidth=SLOW, downtime_limit=10)
         wait_for("rounds", lambda: self.look(src)["ram"]["dirty-sync-count"] > 4 if
-                 migrate.status(src) == "active" else False, 60)
+                 migrate.status(src) == "active" else False, 120)
         self.assertEqual(set(self.seen), {0})
 
     def test_a_guest_that_fits_is_left_alone(self):
@@ -105,12 +105,12 @@ class Converge(MigrationCase):
                  lambda: 0 < self.look(src).get("cpu-throttle-percentage", 0) <= 20)
 
     def test_lifted_on_cancel(self):
-        src, dst = self.throttled()
+        src, dst = self.throttled(cpu_throttle_initial=90)
         slow = self.writes_per_second(src)
         src.cmd("migrate_cancel")
         migrate.wait_status(src, "cancelled")
         self.assert_lifted(src)
-        self.assertGreater(self.writes_per_second(src), slow)
+        wait_for("a guest at full speed", lambda: self.writes_per_second(src) > 2 * slow)
         src.guest.check()
         dst.wait(1)
 
@@ -129,7 +129,7 @@ class Converge(MigrationCase):
             begun = time.monotonic()
             src.cmd("stop")
             src.cmd("cont")
-            self.assertLess(time.monotonic() - begun, 1.0)
+            self.assertLess(time.monotonic() - begun, scaled(5))
 
     def test_ladder(self):
         """Explicit steps: 99 % at once, and the guest's timers live."""
@@ -140,9 +140,8 @@ class Converge(MigrationCase):
         migrate.set_parameters(src, max_bandwidth=1 << 20)
         self.assertEqual(set(self.seen), {0, 99})
         ticks = src.guest.box.cpu(0)["ticks"]
-        time.sleep(2)
-        self.assertGreater(src.guest.box.cpu(0)["ticks"], ticks + 5)
-        src.guest.wait_ticks(1, timeout=20)
+        wait_for("ticks of the guest's timer", lambda: src.guest.box.cpu(0)["ticks"] > ticks + 5)
+        src.guest.wait_ticks(1)
         src.cmd("migrate_cancel")
         migrate.wait_status(src, "cancelled")
         src.guest.check()
@@ -154,4 +153,6 @@ class Converge(MigrationCase):
                                max_cpu_throttle=20)
         migrate.start(src, self.uri, max_bandwidth=3 * SLOW, downtime_limit=0)
         self.wait_throttled(src, 20)
-        self.assertEqual(sorted(set(self.seen)), [0, 10, 15, 20])
+        self.assertLessEqual(set(self.seen), {0, 10, 15, 20})  # a look may come too late for one
+        steps = [d.get("value") for d in migrate.info(src)["decisions"] if d["action"] == "throttle"]
+        self.assertEqual(steps, [10, 15, 20])

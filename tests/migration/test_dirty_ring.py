@@ -4,7 +4,7 @@
 import time
 import unittest
 
-from ferrytest import migrate
+from ferrytest import migrate, wait_for
 from migrationcase import MigrationCase
 
 RING = "kvm,dirty-ring-size=4096"
@@ -32,8 +32,7 @@ class DirtyRing(MigrationCase):
                                   smp=1)
         migrate.start(src, self.uri, max_bandwidth=16 << 20, downtime_limit=20)
         migrate.wait_status(src, "active")
-        while migrate.info(src)["ram"]["dirty-sync-count"] < 3:
-            src.check_alive()
+        wait_for("a third round", lambda: migrate.info(src)["ram"]["dirty-sync-count"] >= 3)
         src.guest.box.put("rate", 1000)
         migrate.set_parameters(src, max_bandwidth=1 << 30, downtime_limit=300)
         migrate.finish(src, dst)

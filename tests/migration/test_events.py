@@ -151,7 +151,7 @@ class Events(MigrationCase):
             "downtime-bytes", "page-size", "remaining", "postcopy-bytes", "mbps", "transferred",
             "dirty-sync-missed-zero-copy", "precopy-bytes", "duplicate", "dirty-pages-rate",
             "skipped", "normal-bytes", "normal"})
-        self.assertEqual(migrate.info(dst)["status"], "active")
+        migrate.wait_status(dst, "active")
         migrate.release(src)
         migrate.finish(src, dst)
         self.assertEqual(set(migrate.info(src)),

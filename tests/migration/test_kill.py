@@ -4,7 +4,9 @@ Either side dies, as with its host, in every state there is. Before the commit p
 on at the source. After it the guest runs on at most one side, and whoever is left says what to do.
 """
 
-from ferrytest import migrate
+import contextlib
+
+from ferrytest import QmpError, migrate
 from migrationcase import COMMITTED, DESTINATION_POINTS, SOURCE_POINTS, MigrationCase
 
 
@@ -56,9 +58,17 @@ class KillDestination(MigrationCase):
         migrate.wait_status(src, "pre-switchover")
         dst.kill()
         # found out at the latest when it goes on
-        src.cmd("migrate-continue", state="pre-switchover")
+        with contextlib.suppress(QmpError):
+            src.cmd("migrate-continue", state="pre-switchover")
         migrate.wait_status(src, "failed")
         self.check_source_goes_on(src)
+
+    def wait_last_word(self):
+        """Until the destination has said on the link that it runs the guest, and closed it."""
+        def look():
+            with open("/proc/net/unix", encoding="ascii", errors="replace") as f:
+                return self.uri[5:] not in f.read()
+        migrate.wait_for("the last word of the destination", look)
 
     def test_after_go(self):
         """The destination had been told to run the guest: it stays stopped here, and an operator
@@ -73,6 +83,7 @@ class KillDestination(MigrationCase):
                 if side == "source":
                     dst.wait_state("running")
                     dst.guest.wait_alive()
+                    self.wait_last_word()
                 dst.kill()
                 migrate.release(src)
                 if side == "source":

@@ -154,7 +154,7 @@ class Cut(MigrationCase):
         migrate.start(src, relay.uri)
         migrate.wait_status(src, "pre-switchover")
         relay.cut()
-        migrate.wait_status(src, "failed", timeout=15)
+        migrate.wait_status(src, "failed")
         self.check_source_goes_on(src)
         dst.wait(1)
 
@@ -163,7 +163,7 @@ class Slow(MigrationCase):
     def test_stall_that_ends(self):
         src, dst = self.pair(guest="report=100 rate=2000 data=random", memory=32)
         relay = Relay(self, self.uri[5:])
-        relay.throttle(16 << 20)
+        relay.throttle(4 << 20)
         migrate.start(src, relay.uri)
         relay.wait_passed(1 << 20)
         relay.stall()
@@ -212,14 +212,15 @@ class Slow(MigrationCase):
         """max-bandwidth holds, and a change takes effect at once."""
         src, dst = self.pair(guest="report=100 idle=1 data=random", memory=32)
         start = time.monotonic()
-        migrate.start(src, self.uri, max_bandwidth=10 << 20)
+        migrate.start(src, self.uri, max_bandwidth=2 << 20)  # 16 s for all of it
         migrate.wait_status(src, "active")
-        time.sleep(0.8)
+        time.sleep(1.5)
         ram = migrate.info(src)["ram"]
         elapsed = time.monotonic() - start
-        self.assertLess(ram["transferred"], 10 * (1 << 20) * elapsed * 1.15 + (1 << 20))
-        self.assertGreater(ram["transferred"], 10 * (1 << 20) * elapsed * 0.5)
+        self.assertLess(ram["transferred"], 2 * (1 << 20) * elapsed * 1.15 + (512 << 10))
+        self.assertGreater(ram["transferred"], 2 * (1 << 20) * elapsed * 0.3)
+        changed = time.monotonic()
         migrate.set_parameters(src, max_bandwidth=1 << 30)
         migrate.finish(src, dst)
-        self.assertLess(time.monotonic() - start, migrate.scaled(2.5))
+        self.assertLess(time.monotonic() - changed, 10)
         dst.guest.check()

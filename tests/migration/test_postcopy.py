@@ -172,7 +172,7 @@ class Switch(PostcopyCase):
             with self.assertRaises(QTestError) as refused:
                 dst.qtest.read(50 * MIB, 8192)
             self.assertIn("Memory at 0x3200000 has not come yet", str(refused.exception))
-        self.assertLess(time.monotonic() - begun, migrate.scaled(10))
+        self.assertLess(time.monotonic() - begun, migrate.scaled(20))
         self.assertEqual(migrate.status(dst), "postcopy-paused")  # QMP answers
         self.recover(src, dst)
         self.go_on(src)

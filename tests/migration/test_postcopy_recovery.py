@@ -105,10 +105,10 @@ class Recovery(PostcopyCase):
         """Nothing breaks, and nothing comes: link-timeout says when that is a lost link."""
         src, dst, relay = self.relayed(True)
         for vm in (src, dst):
-            migrate.set_parameters(vm, link_timeout=2000)
+            migrate.set_parameters(vm, link_timeout=int(migrate.scaled(2) * 1000))
         self.switch(src, relay.uri)
         dst.wait_state("running")
-        time.sleep(3)  # a slow source is not a silent one
+        time.sleep(migrate.scaled(3))  # a slow source is not a silent one
         self.assertEqual(migrate.status(dst), "postcopy-active")
         relay.stall()
         self.go_on(src)
@@ -146,7 +146,7 @@ class Recovery(PostcopyCase):
                 relay.cut_after(**limits, connection=0)
                 src.cmd("migrate", uri=relay.uri, resume=True)
                 migrate.wait_for("cut", lambda: relay.cuts)
-                self.wait_paused(src, dst)
+                self.wait_paused_again(src, dst)
                 relay.close()
         self.recover(src, dst)
         self.go_on(src)

@@ -95,7 +95,7 @@ class VirtioPostcopy(PostcopyCase):
                 time.sleep(0.005)
         self.assertEqual(data, wanted)
         self.assertEqual(migrate.status(dst), "postcopy-active")
-        self.assertLess(slowest, scaled(0.5))
+        self.assertLess(slowest, scaled(5))
         self.go_on(src)
         migrate.wait_status(src, "completed")
         migrate.wait_status(dst, "completed")

@@ -12,7 +12,7 @@ import unittest
 
 from blkcase import (DISCARD, FLUSH, GET_ID, IN, IOERR, MIB, OK, OUT, RING_RESET, RO, SCSI,
                      WRITE_ZEROES, Blk, pattern)
-from ferrytest import QEMU
+from ferrytest import QEMU, scaled
 from ferrytest.virtio import EVENT_IDX, INDIRECT_DESC
 from sidebyside import have_qemu
 
@@ -51,7 +51,7 @@ class Requests(Blk):
         result = subprocess.run(
             [self.vm.argv[0], "-M", "microvm", "-accel", "qtest", "-display", "none", "-drive",
              f"file={self.image()},format=raw,if=none,id=d,aio=io_uring"],
-            capture_output=True, text=True, timeout=30, check=False)
+            capture_output=True, text=True, timeout=scaled(), check=False)
         self.assertIn("io_uring", result.stderr)
         self.assertEqual(result.returncode, 1)
 
@@ -287,7 +287,7 @@ class Options(Blk):
     def refused(self, desc, *args):
         result = subprocess.run([self.ferry_argv0(), "-M", "microvm", "-accel", "qtest",
                                  "-display", "none", *args], capture_output=True, text=True,
-                                timeout=30, check=False)
+                                timeout=scaled(), check=False)
         self.assertIn(desc, result.stderr)
         self.assertEqual(result.returncode, 1)
 
@@ -361,7 +361,7 @@ class Locks(Blk):
             [binary or ferry_binary(), "-M", "microvm", "-accel", accel, "-display", "none",
              "-nodefaults", "-S", "-drive", f"file={path},format=raw,if=none,id=d{drive}",
              "-device", f"virtio-blk-device,drive=d{device}"],
-            capture_output=True, text=True, timeout=30, check=False)
+            capture_output=True, text=True, timeout=scaled(), check=False)
         self.assertIn(f"Failed to get {wanted} lock", result.stderr)
         self.assertIn(f"Is another process using the image [{path}]?", result.stderr)
         self.assertEqual(result.returncode, 1)

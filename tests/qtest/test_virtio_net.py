@@ -7,7 +7,7 @@ control requests that break the rules, commands. Taps are in test_virtio_net_tap
 import socket
 import struct
 
-from ferrytest import QmpError, Timeout, wait_for
+from ferrytest import QmpError, Timeout, scaled, wait_for
 from ferrytest import net
 from ferrytest.net import Nic, arp_request, frame, ipv4, tcp
 from ferrytest.virtio import (EVENT_IDX, INDIRECT_DESC, NO_INTERRUPT, VirtioMmio, slot)
@@ -262,7 +262,7 @@ class Frames(NetCase):
         got = nic.receive_where(lambda f: is_tcp(f) and len(f) > 14 + 20 + 20 + 10)
         self.assertIn(b"hello guest", got)
         say(1001, seq + 12, 0x18, b"hello host")
-        client.settimeout(5)
+        client.settimeout(scaled())
         self.assertEqual(client.recv(100), b"hello host")
 
 

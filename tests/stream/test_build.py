@@ -252,7 +252,7 @@ class CommandLine(unittest.TestCase):
         """(status, output, errors) of the tool on a fixture."""
         path = fixture if os.path.isabs(fixture) else os.path.join(FIXTURES, fixture + ".xz")
         done = subprocess.run([sys.executable, os.path.join(SCRIPTS, "stream-decode.py"), path,
-                               *args], capture_output=True, text=True, timeout=60)
+                               *args], capture_output=True, text=True, timeout=300)
         self.assertNotIn("Traceback", done.stderr)
         return done.returncode, done.stdout, done.stderr
 
