@@ -311,6 +311,7 @@ class Paused(MigrationCase):
         time.sleep(scaled(0.2))
         self.assertEqual(migrate.status(self.dst), "postcopy-active")
         self.assertEqual(migrate.status(self.src), "postcopy-active")
+        migrate.set_parameters(self.src, max_postcopy_bandwidth=32 * SLOW)
         self.dst.guest.check()
         migrate.set_parameters(self.src, max_postcopy_bandwidth=0)
         migrate.wait_status(self.src, "completed")

@@ -103,6 +103,40 @@ class Summary(unittest.TestCase):
         self.assertEqual(result.returncode, 1)
         self.assertTrue(result.stdout.endswith("\n1 passed, 2 failed, 0 skipped\n"))
 
+    def failed(self, **test):
+        """What is said of the failures of a test, just before the last line."""
+        lines = self.summary({"name": "ferry:unit / a", **test}).stdout.rstrip().split("\n")[:-1]
+        first = next(i for i, line in enumerate(lines) if line.startswith("failed: "))
+        self.assertTrue(all(line.startswith("failed: ferry:unit / a: ") for line in lines[first:]), lines)
+        return [line[24:] for line in lines[first:]]
+
+    def test_names_what_failed(self):
+        trace = "#   Traceback (most recent call last):\n#     File \"x.py\", line 1, in test_b\n"
+        self.assertEqual(self.failed(result="ERROR", returncode=1, stdout=(
+            "ok 1 - m.A.test_a\nnot ok 2 - m.A.test_b\n#   test_b (m.A.test_b) (at=5, what='cut')\n" +
+            trace + "#   AssertionError: 1 != 2\n#   and more\n" +
+            trace + "#   ValueError: later\nnot ok 3 - m.A.test_c\n" + trace +
+            "#   ferrytest.deadline.Timeout: No end within 90 s\n1..3\n")),
+            ["m.A.test_b: (at=5, what='cut'): AssertionError: 1 != 2",
+             "m.A.test_c: ferrytest.deadline.Timeout: No end within 90 s"])
+
+    def test_says_how_it_ended(self):
+        self.assertEqual(self.failed(
+            result="ERROR", returncode=-6, stdout="1..3\nok 1 /a\nnot ok /b - ERROR:x.c:7\n"
+            "Bail out! ERROR:x.c:7:b: assertion failed\n"),
+            ["/b - ERROR:x.c:7: ERROR:x.c:7:b: assertion failed", "ERROR (status -6) after case "
+             "'/b - ERROR:x.c:7'"])
+        self.assertEqual(self.failed(
+            result="ERROR", returncode=-6, stdout="1..2\nok 1 /a\n", stderr="==1==ERROR: "
+            "AddressSanitizer: heap-use-after-free on address 0x1\n"),
+            ["ERROR (status -6) after case '/a': ERROR: AddressSanitizer: heap-use-after-free on "
+             "address 0x1"])
+        self.assertEqual(self.failed(
+            result="TIMEOUT", returncode=-15, stdout="ok 1 - m.A.test_a\n", stderr="Current thread:\n"
+            "  File \"/x/ferrytest/deadline.py\", line 4 in wait_for\n"
+            "  File \"/x/test_m.py\", line 8 in test_b\n"),
+            ["TIMEOUT (status -15) after case 'm.A.test_a': File \"/x/test_m.py\", line 8 in test_b"])
+
     def test_nothing_ran(self):
         result = self.summary()
         self.assertEqual(result.returncode, 1)
