@@ -432,7 +432,7 @@ static void test_reconnect_cancel(void)
 
     g_assert_nonnull(open_text(set, "backend=socket,id=c,host=192.0.2.1,port=9,reconnect=1", NULL));
     chardev_set_free(set);
-    g_assert_cmpint(g_get_monotonic_time() - start, <, 2 * G_TIME_SPAN_SECOND);
+    g_assert_cmpint(g_get_monotonic_time() - start, <, 20 * G_TIME_SPAN_SECOND);
 }
 
 static void test_inherited_listener(void)

@@ -453,7 +453,7 @@ static void test_stuck(void)
     }
     begun = g_get_monotonic_time();
     g_assert_false(m->vm->accel->ops->pause(m->vm, 100, &err));
-    g_assert_cmpint(g_get_monotonic_time() - begun, <, 5 * G_TIME_SPAN_SECOND);
+    g_assert_cmpint(g_get_monotonic_time() - begun, <, 20 * G_TIME_SPAN_SECOND);
     g_assert_error(err, FERRY_ERROR, FERRY_ERROR_HOST);
     g_assert_true(g_str_has_prefix(err->message, "vCPU 0 has not left the guest for 0.1 s"));
     /* it goes on as if nothing had been asked, and can be stopped when nothing holds it up */

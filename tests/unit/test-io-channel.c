@@ -237,7 +237,7 @@ static gpointer slow_writer(gpointer data)
     for (int i = 0; i < 6; i++) {
         struct iovec iov = { (char *)"x", 1 };
 
-        g_usleep(60000);
+        g_usleep(300000);
         g_assert_true(channel_writev_all(ch, &iov, 1, NULL));
     }
     return NULL;
@@ -251,7 +251,7 @@ static void test_slow_peer(void)
     g_autoptr(GError) err = NULL;
     char buf[6];
 
-    channel_set_timeout(p.in, 250);
+    channel_set_timeout(p.in, 1500); /* less than all of it takes, more than a busy host may */
     g_assert_true(channel_read_all(p.in, buf, sizeof(buf), &err));
     g_assert_no_error(err);
     g_thread_join(writer);
@@ -299,7 +299,7 @@ static void test_shutdown(gconstpointer data)
     channel_shutdown(p.out);
     g_thread_join(threads[0]);
     g_thread_join(threads[1]);
-    g_assert_cmpint(g_get_monotonic_time() - start, <, 2000000);
+    g_assert_cmpint(g_get_monotonic_time() - start, <, 20000000);
     g_assert_error(reader.err, FERRY_ERROR, FERRY_ERROR_CANCELLED);
     g_assert_error(writer.err, FERRY_ERROR, FERRY_ERROR_CANCELLED);
     g_clear_error(&reader.err);

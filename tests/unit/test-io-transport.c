@@ -427,7 +427,7 @@ static void test_connect_deadline(void)
     g_clear_error(&err);
     g_assert_null(transport_connect(nameless, -1, cancel_fd, 0, &err));
     g_assert_nonnull(err);
-    g_assert_cmpint(g_get_monotonic_time() - start, <, 3 * G_TIME_SPAN_SECOND);
+    g_assert_cmpint(g_get_monotonic_time() - start, <, 8 * G_TIME_SPAN_SECOND);
     close(cancel_fd);
 }
 
@@ -736,16 +736,17 @@ static void test_exec_killed(void)
     g_autofree char *uri = g_strdup_printf("exec:sleep 60 & echo $! >%s; wait", path);
     g_autoptr(GError) err = NULL;
     struct channel *ch = connect_uri(uri, &err);
-    gint64 start = g_get_monotonic_time();
 
     g_assert_no_error(err);
     while (!still_runs(path)) {
         g_usleep(10000);
     }
+    gint64 start = g_get_monotonic_time();
+
     channel_shutdown(ch);
     channel_unref(ch);
-    g_assert_cmpint(g_get_monotonic_time() - start, <, 5000000);
-    for (int i = 0; still_runs(path) && i < 500; i++) {
+    g_assert_cmpint(g_get_monotonic_time() - start, <, 20000000);
+    for (int i = 0; still_runs(path) && i < 2000; i++) {
         g_usleep(10000);
     }
     g_assert_false(still_runs(path));

@@ -672,6 +672,7 @@ static void test_resizable(struct fixture *f, gconstpointer data)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
+    g_random_set_seed(1); /* the same in each run */
     CASE("/ram/rounds/private", test_rounds, NULL);
     CASE("/ram/rounds/shared", test_rounds, "share");
     CASE("/ram/untouched-are-named-for-others", test_untouched_are_named_for_others, NULL);

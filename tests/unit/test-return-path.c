@@ -15,7 +15,7 @@
 #include "migration/return-path.h"
 #include "util/error.h"
 
-#define WAIT_MS 10000
+#define WAIT_MS 60000
 
 static struct channel *channel_of(int fd)
 {

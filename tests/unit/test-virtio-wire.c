@@ -169,11 +169,11 @@ static void use_devices(void)
     for (unsigned i = 0; i < 3; i++) {
         offer(RNG, 0, i, 64, true);
         offer(MODERN, 0, i, 64, true);
-        g_assert_true(answered(RNG, 0, i, 5000) && answered(MODERN, 0, i, 5000));
+        g_assert_true(answered(RNG, 0, i, 60000) && answered(MODERN, 0, i, 60000));
     }
     do {
         offer(SERIAL, 5, n, 0x20000, false);
-    } while (answered(SERIAL, 5, n, 500) && n++ < 100);
+    } while (answered(SERIAL, 5, n, 2000) && n++ < 100);
     g_assert_cmpuint(n, <, 100);
     g_assert_true(vm_stop(machine->vm, RUN_STATE_PAUSED, NULL));
 }
@@ -371,7 +371,7 @@ static void test_wrong_index(void)
     g_assert_true(vm_stop(machine->vm, RUN_STATE_PAUSED, NULL));
     must(load(RNG, s.version, s.data, s.len, &err), err);
     vm_start(machine->vm);
-    g_assert_true(answered(RNG, 0, 3, 5000)); /* it was offered */
+    g_assert_true(answered(RNG, 0, 3, 60000)); /* it was offered */
     g_assert_true(vm_stop(machine->vm, RUN_STATE_PAUSED, NULL));
 }
 
