@@ -11,7 +11,7 @@ import subprocess
 import unittest
 
 from blkcase import DISCARD, FLUSH, IN, IOERR, MIB, OK, OUT, RO, WRITE_ZEROES, Blk, pattern
-from ferrytest import QEMU, QmpError, ferry_binary
+from ferrytest import QEMU, QmpError, ferry_binary, scaled
 from ferrytest.loop import Loop
 from sidebyside import have_qemu
 
@@ -69,7 +69,7 @@ class Device(Blk):
         result = subprocess.run(
             [binary or ferry_binary(), "-M", "microvm", "-accel", "tcg" if binary else "qtest",
              "-display", "none", "-nodefaults", "-S", *backend, *device],
-            capture_output=True, text=True, timeout=30, check=False)
+            capture_output=True, text=True, timeout=scaled(), check=False)
         self.assertEqual(result.returncode, 1, result.stderr)
         return result.stderr
 
