@@ -700,7 +700,7 @@ static void put_greeting(struct fuzz_machine *m, struct stream_out *o, unsigned 
     put_command(o, STREAM_CMD_PING, 4);
     out_be32(o, FERRY_PING_MAGIC);
     put_command(o, STREAM_CMD_FERRY_FEATURES, 8);
-    out_be64(o, FERRY_FEATURE_ZEROED | FERRY_FEATURE_COMMIT |
+    out_be64(o, FERRY_FEATURE_ZEROED | FERRY_FEATURE_COMMIT | FERRY_FEATURE_ADDRESSES |
                     (how & FUZZ_STREAM_CHECK ? FERRY_FEATURE_CHECK : 0));
     if (how & FUZZ_STREAM_CHECK) {
         side = side_describe(m->vm->migration);
