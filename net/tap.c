@@ -264,7 +264,11 @@ static void tap_close(struct netdev *nd)
         }
     }
     if (t->down_script) {
-        tap_run_script(t->down_script, t->ifname, NULL);
+        g_autoptr(GError) err = NULL;
+
+        if (!tap_run_script(t->down_script, t->ifname, &err)) {
+            report_warning("%s", err->message);
+        }
     }
     for (unsigned i = 0; i < nd->queues; i++) {
         if (t->queues[i].fd >= 0) {

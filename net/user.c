@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "hw/i386/savevm-order.h"
+#include "hw/virtio/queue.h"
 #include "hw/virtio/virtio.h"
 #include "migration/vmstate/savevm.h"
 #include "system/vm.h"
@@ -65,6 +66,7 @@ struct user {
     Slirp *slirp;
     struct user_source *source;
     GQueue frames; /* struct frame *, oldest first */
+    uint8_t *sent; /* NET_FRAME_MAX bytes: the frame that is being given to libslirp */
     bool delivering;
     bool restricted;
     uint32_t network; /* network byte order, for people */
@@ -351,11 +353,11 @@ static void source_start(struct user *u)
 
 /* ---- the core's side ---- */
 
+/* A copy: libslirp reads some kinds of frames (ARP, NC-SI) where they are, and more than once,
+ * while the guest may change them. */
 static void input(struct user *u, const struct iovec *iov, unsigned count)
 {
-    g_autofree uint8_t *copy = NULL;
-    const uint8_t *frame = count ? iov[0].iov_base : NULL;
-    size_t len = 0, at = 0;
+    size_t len = 0;
 
     for (unsigned i = 0; i < count; i++) {
         len += iov[i].iov_len;
@@ -363,14 +365,8 @@ static void input(struct user *u, const struct iovec *iov, unsigned count)
     if (!len || len > NET_FRAME_MAX) {
         return;
     }
-    if (count > 1) {
-        frame = copy = g_malloc(len);
-        for (unsigned i = 0; i < count; i++) {
-            memcpy(copy + at, iov[i].iov_base, iov[i].iov_len);
-            at += iov[i].iov_len;
-        }
-    }
-    slirp_input(u->slirp, frame, (int)len);
+    len = iov_read(iov, count, 0, u->sent, len);
+    slirp_input(u->slirp, u->sent, (int)len);
     touch(u);
 }
 
@@ -445,6 +441,7 @@ static void user_close(struct netdev *nd)
         slirp_cleanup(u->slirp);
     }
     g_queue_clear_full(&u->frames, g_free);
+    g_clear_pointer(&u->sent, g_free);
 }
 
 static const struct netdev_ops user_ops = {
@@ -581,6 +578,7 @@ struct netdev *net_user_open(struct net_set *set, struct vm *vm, const Netdev *o
     bool ok = user_config_read(o, &config, err);
 
     g_queue_init(&u->frames);
+    u->sent = g_malloc(NET_FRAME_MAX);
     if (ok) {
         u->network = config.slirp.vnetwork.s_addr;
         u->restricted = config.slirp.restricted;

@@ -179,7 +179,10 @@ static bool multi_queue(struct virtio_net *n, unsigned command, struct ctrl_data
         return false;
     }
     if (!virtio_net_use_pairs(n, pairs, &err)) {
-        report_warning("%s", err->message);
+        if (!n->queues_refused) { /* a guest must not fill the log */
+            n->queues_refused = true;
+            report_warning("%s", err->message);
+        }
         virtio_net_use_pairs(n, before, NULL);
         return false;
     }

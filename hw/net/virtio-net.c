@@ -444,8 +444,9 @@ static void net_set_features(struct virtio_device *v)
     n->merge = virtio_has(v, NET_F_MRG_RXBUF);
     n->hdr_len = n->merge || virtio_has(v, VIRTIO_FEATURE_VERSION_1) ? HDR_LEN : HDR_LEN_SHORT;
     n->offloads = v->guest_features & NET_GUEST_OFFLOADS;
-    if (!virtio_has(v, NET_F_MQ) && n->pairs != 1) {
-        virtio_net_use_pairs(n, 1, NULL); /* a driver that has changed its mind */
+    if (n->pairs != 1 && !virtio_has(v, NET_F_MQ)) {
+        virtio_net_use_pairs(n, 1, NULL); /* a legacy driver that has changed its mind */
+        n->pairs = 1;
     }
     show_queues(n);
     memset(n->filter.vlans, virtio_has(v, NET_F_CTRL_VLAN) ? 0 : 0xff, NET_VLAN_BYTES);
@@ -475,6 +476,7 @@ static void net_reset(struct virtio_device *v)
     memset(n->blocked, 0, sizeof(n->blocked));
     if (n->pairs != 1) {
         virtio_net_use_pairs(n, 1, NULL);
+        n->pairs = 1; /* also where the back end did not follow: it has vanished */
     }
     n->merge = false;
     n->hdr_len = HDR_LEN_SHORT;
@@ -603,6 +605,17 @@ static size_t config_length(uint64_t features)
                                               : 6;
 }
 
+static void net_unrealize(struct virtio_device *v)
+{
+    struct virtio_net *n = net_of(v);
+
+    if (n->nd) {
+        net_detach(n->nd);
+        n->nd = NULL;
+    }
+    g_clear_pointer(&n->name, g_free);
+}
+
 static bool net_realize(struct virtio_device *v, GError **err)
 {
     struct virtio_net *n = net_of(v);
@@ -640,8 +653,11 @@ static bool net_realize(struct virtio_device *v, GError **err)
     n->pairs = 1;
     n->status = !nd || netdev_link_up(nd) ? NET_S_LINK_UP : 0;
     net_filter_reset(&n->filter);
+    if (nd && !netdev_set_queues(nd, 1, err)) {
+        net_unrealize(v);
+        return false;
+    }
     if (nd) {
-        netdev_set_queues(nd, 1, NULL);
         netdev_set_vnet_hdr_len(nd, n->hdr_len);
     }
     v->host_features |= offered(n);
@@ -654,17 +670,6 @@ static bool net_realize(struct virtio_device *v, GError **err)
                      handle); /* there, as in QEMU, even where it is not offered */
     show_queues(n);
     return true;
-}
-
-static void net_unrealize(struct virtio_device *v)
-{
-    struct virtio_net *n = net_of(v);
-
-    if (n->nd) {
-        net_detach(n->nd);
-        n->nd = NULL;
-    }
-    g_clear_pointer(&n->name, g_free);
 }
 
 #define OFFER(n, f, d, h)                                                                          \

@@ -76,6 +76,7 @@ struct virtio_net {
     unsigned hdr_len;          /* of the driver's header */
     bool merge;                /* a frame may take several buffers */
     struct net_filter filter;
+    bool queues_refused;          /* the back end could not switch pairs, which was said */
     bool filter_told;             /* NIC_RX_FILTER_CHANGED was sent, nobody has asked since */
     bool blocked[NET_QUEUES_MAX]; /* the back end did not take a frame of this transmit queue */
 };

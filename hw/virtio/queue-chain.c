@@ -85,6 +85,7 @@ static enum virtqueue_walk read_table(struct virtqueue *vq, const struct desc *d
 {
     struct memory *mem = virtqueue_memory(vq);
     uint64_t n = d->len;
+    uint32_t generation = vq->generation;
     const uint8_t *host = memory_ram_span(mem, d->addr, &n, false);
 
     *entries = d->len / VIRTQ_DESC_SIZE;
@@ -96,7 +97,9 @@ static enum virtqueue_walk read_table(struct virtqueue *vq, const struct desc *d
                      vq->index, d->len, d->addr, d->flags);
         return VIRTQUEUE_WALK_BROKEN;
     }
-    if (memory_has_gate(mem) && !memory_is_here(mem, d->addr, d->len)) {
+    /* after a reset meanwhile what stands there is no fault of the driver that is there now */
+    if (memory_has_gate(mem) &&
+        (!memory_is_here(mem, d->addr, d->len) || generation != vq->generation)) {
         return VIRTQUEUE_WALK_LATER;
     }
     if (n == d->len) {

@@ -64,12 +64,14 @@ struct virtqueue *virtqueue_new(struct virtio_device *v, unsigned size,
     vq->index = v->queues->len;
     vq->num_default = size;
     vq->handler = handler;
+    vq->turn = VIRTQUEUE_NO_TURN;
     vq->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (vq->kick_fd < 0) {
-        g_error("eventfd: %s", g_strerror(errno)); /* while the machine is built */
+        v->queue_errno = errno; /* the device is not realized then */
+    } else {
+        virtio_thread_watch(vq);
     }
     virtqueue_reset(vq);
-    virtio_thread_watch(vq);
     return vq;
 }
 
@@ -83,7 +85,9 @@ void virtqueue_set_default_size(struct virtqueue *vq, unsigned size)
 
 void virtqueue_free(struct virtqueue *vq)
 {
-    close(vq->kick_fd); /* which ends the watch, too */
+    if (vq->kick_fd >= 0) {
+        close(vq->kick_fd); /* which ends the watch, too */
+    }
     g_free(vq);
 }
 
@@ -135,6 +139,9 @@ const char *virtqueue_check_layout(unsigned num, uint64_t desc, uint64_t avail, 
 {
     if (!num || num > VIRTIO_QUEUE_SIZE_MAX || (num & (num - 1))) {
         return "its size is not a power of two from 1 to 1024";
+    }
+    if (!desc) {
+        return "it is at address 0"; /* which everywhere says that there is none */
     }
     if ((desc & 15) || (avail & 1) || (used & 3)) {
         return "a part of it is not aligned";
@@ -278,7 +285,7 @@ static uint16_t waiting_or_armed(struct virtqueue *vq)
 
 bool virtqueue_is_empty(struct virtqueue *vq)
 {
-    if (!virtqueue_is_ready(vq)) {
+    if (!virtqueue_is_ready(vq) || !vq->turn) {
         return true;
     }
     if (memory_has_gate(virtqueue_memory(vq))) {
@@ -339,6 +346,7 @@ static struct virtqueue_element *pop_now(struct virtqueue *vq, size_t size, bool
     }
     vq->last_avail++;
     vq->in_use++;
+    vq->turn -= vq->turn != VIRTQUEUE_NO_TURN;
     arm(vq); /* a device may stop here and come back only when there is more */
     return virtqueue_element_new(vq, head, c.out_count, c.in_count, c.iov, c.addr, size);
 }
@@ -350,7 +358,7 @@ static bool may_look(struct virtqueue *vq, bool gated)
     struct virtio_device *v = vq->v;
     uint32_t generation = vq->generation;
 
-    if (!v->running || !virtqueue_is_ready(vq)) {
+    if (!v->running || !virtqueue_is_ready(vq) || !vq->turn) {
         return false;
     }
     if (!gated) {
@@ -454,14 +462,15 @@ static bool wants_interrupt(struct virtqueue *vq)
     uint16_t old = vq->signalled, now = vq->used_index, event;
     bool valid = vq->signalled_valid;
 
+    /* in any case: an `old` of 65,536 requests ago would look like one of just now */
+    vq->signalled = now;
+    vq->signalled_valid = true;
     if (virtio_has(v, VIRTIO_FEATURE_NOTIFY_ON_EMPTY) && !vq->in_use && !available(vq)) {
         return true;
     }
     if (!virtio_has(v, VIRTIO_FEATURE_EVENT_IDX)) {
         return !(load16(vq->avail_host) & AVAIL_NO_INTERRUPT);
     }
-    vq->signalled = now;
-    vq->signalled_valid = true;
     event = load16(vq->avail_host + 4 + 2 * (size_t)vq->num);
     return !valid || (uint16_t)(now - event - 1) < (uint16_t)(now - old);
 }

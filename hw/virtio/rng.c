@@ -59,6 +59,7 @@ static void wait_readable(struct virtio_rng *r)
 {
     if (!r->readable) {
         r->readable = g_unix_fd_source_new(r->fd, G_IO_IN);
+        g_source_set_can_recurse(r->readable, TRUE);
         g_source_set_callback(r->readable, G_SOURCE_FUNC(readable), r, NULL);
         g_source_attach(r->readable, virtio_context(r->vdev.dev.vm));
     }

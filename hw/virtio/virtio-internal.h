@@ -3,6 +3,8 @@
 #ifndef HW_VIRTIO_INTERNAL_H
 #define HW_VIRTIO_INTERNAL_H
 
+#include <limits.h>
+
 #include "hw/virtio/queue.h"
 #include "hw/virtio/virtio.h"
 #include "system/vm.h"
@@ -35,6 +37,7 @@ struct virtqueue {
     unsigned in_use;     /* popped and not pushed */
     unsigned filled;     /* entries of the used ring behind its index, see virtqueue_fill() */
     uint32_t generation; /* counts resets: elements of an older one are stale */
+    unsigned turn;       /* requests that this call of the handler may still pop: virtio-thread.c */
 
     int kick_fd; /* an eventfd: the guest's notification and ours */
     bool direct; /* the guest's write signals kick_fd by itself (ioeventfd) */
@@ -44,6 +47,9 @@ static inline struct memory *virtqueue_memory(const struct virtqueue *vq)
 {
     return vq->v->dev.vm->memory;
 }
+
+/* No limit: outside of a call of the handler. */
+#define VIRTQUEUE_NO_TURN UINT_MAX
 
 struct virtqueue *virtqueue_new(struct virtio_device *v, unsigned size,
                                 void (*handler)(struct virtio_device *v, struct virtqueue *vq));

@@ -115,10 +115,11 @@ static void write_guest_features_sel(struct virtio_mmio *m, uint32_t value)
 static void write_guest_features(struct virtio_mmio *m, uint32_t value)
 {
     if (m->legacy) {
-        if (!m->guest_features_sel) {
+        /* not any more once it is in use: devices could not take back what they do by them */
+        if (!m->guest_features_sel && !(m->v->status & VIRTIO_STATUS_DRIVER_OK)) {
             virtio_set_features(m->v, value);
         }
-    } else if (!(m->v->status & VIRTIO_STATUS_FEATURES_OK)) {
+    } else if (!m->accepted) {
         m->guest_features[m->guest_features_sel] = value;
     }
 }
@@ -231,6 +232,7 @@ static bool accept_features(struct virtio_mmio *m)
         return false;
     }
     virtio_set_features(m->v, features);
+    m->accepted = true;
     return true;
 }
 
@@ -238,7 +240,7 @@ static void write_status(struct virtio_mmio *m, uint32_t value)
 {
     uint8_t status = (uint8_t)value;
 
-    if (!m->legacy && (status & ~m->v->status & VIRTIO_STATUS_FEATURES_OK) && !accept_features(m)) {
+    if (!m->legacy && !m->accepted && (status & VIRTIO_STATUS_FEATURES_OK) && !accept_features(m)) {
         status &= (uint8_t)~VIRTIO_STATUS_FEATURES_OK; /* the driver reads it back */
     }
     virtio_set_status(m->v, status);
@@ -325,6 +327,9 @@ static void mmio_write(void *opaque, uint64_t offset, uint64_t value, unsigned s
     struct virtio_mmio *m = opaque;
     const struct mmio_register *r;
 
+    if (m->v->resetting) {
+        return;
+    }
     if (offset >= CONFIG) {
         virtio_config_write(m->v, (unsigned)offset - CONFIG, (uint32_t)value, size);
         return;
@@ -362,6 +367,7 @@ void virtio_mmio_reset(struct virtio_device *v, bool by_driver)
         m->host_features_sel = m->guest_features_sel = m->guest_page_shift = 0;
     }
     m->queue_sel = 0;
+    m->accepted = false;
     memset(m->guest_features, 0, sizeof(m->guest_features));
     memset(m->queues, 0, sizeof(m->queues));
 }

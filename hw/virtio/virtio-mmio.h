@@ -21,6 +21,7 @@ struct virtio_mmio {
     uint32_t guest_page_shift;                      /* legacy: 0-31 */
     uint16_t queue_sel;
     uint32_t guest_features[2]; /* version 2: until FEATURES_OK */
+    bool accepted;              /* version 2: FEATURES_OK was agreed on, until a reset */
     struct virtio_mmio_queue queues[VIRTIO_QUEUE_MAX];
 };
 

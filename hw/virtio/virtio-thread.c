@@ -13,6 +13,10 @@
  * each of both wakes the context, which is this thread: two writes, a read and a poll for nothing
  * with every event.
  *
+ * Turns. A guest can offer requests as fast as they are done, from another vCPU and without an
+ * exit. So a call of a handler pops a limited number; then others have the lock, for which a mutex
+ * alone does not care: who gives it up and wants it again at once would get it each time.
+ *
  * Order at a stop: vCPUs first, then here all devices are told (no handler is called from then on),
  * then each is drained. The lock may be dropped in a drain; a completion that comes meanwhile is
  * still pushed. At a start devices are told before the vCPUs run, and every ready queue is looked
@@ -25,7 +29,9 @@
 #include "system/vm.h"
 #include "virtio-internal.h"
 
-#define EVENTS 32 /* that are fetched at once */
+#define EVENTS   32 /* that are fetched at once */
+#define TURN     VIRTIO_QUEUE_SIZE_MAX
+#define YIELD_US 50 /* after a full turn: long enough for a thread to wake */
 
 struct virtio_set {
     struct vm *vm;
@@ -37,12 +43,28 @@ struct virtio_set {
     GPtrArray *devices; /* struct virtio_device *, in order of realisation */
 };
 
+/* True: the queue has had a full turn, and is called again. */
+static bool serve(struct virtqueue *vq)
+{
+    bool full;
+
+    vq->turn = TURN;
+    vq->handler(vq->v, vq);
+    full = !vq->turn;
+    vq->turn = VIRTQUEUE_NO_TURN;
+    if (full) {
+        virtqueue_kick(vq);
+    }
+    return full;
+}
+
 /* Queues were notified, by the guest or by ourselves. */
 static gboolean kicked(GSource *source, GSourceFunc fn, gpointer opaque)
 {
     struct virtio_set *set = opaque;
     struct epoll_event events[EVENTS];
     int n = epoll_wait(set->epoll_fd, events, EVENTS, 0);
+    bool full = false;
 
     (void)source;
     (void)fn;
@@ -54,10 +76,13 @@ static gboolean kicked(GSource *source, GSourceFunc fn, gpointer opaque)
         struct virtqueue *vq = events[i].data.ptr;
 
         if (vq->v->running && virtqueue_is_ready(vq)) {
-            vq->handler(vq->v, vq);
+            full |= serve(vq);
         }
     }
     vm_unlock(set->vm);
+    if (full) {
+        g_usleep(YIELD_US);
+    }
     return G_SOURCE_CONTINUE;
 }
 

@@ -488,6 +488,7 @@ static bool load(void *opaque, const void *state, int version G_GNUC_UNUSED, GEr
     m->guest_page_shift = s->guest_page_shift;
     m->queue_sel = s->queue_sel;
     memcpy(m->guest_features, s->mmio_features, sizeof(m->guest_features));
+    m->accepted = !m->legacy && (s->status & VIRTIO_STATUS_FEATURES_OK);
     v->isr = s->isr;
     v->status = s->status;
     virtio_set_features(v, s->features);

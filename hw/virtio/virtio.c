@@ -5,7 +5,8 @@
  *
  * A reset first takes the queues away, so that nothing new is popped and what is pushed late is
  * ignored, then has the device give up its requests, for which the lock may be dropped, and then
- * clears what the driver had set.
+ * clears what the driver had set. What another vCPU writes to registers meanwhile is lost: the
+ * device would have half of it afterwards.
  */
 #include <string.h>
 
@@ -43,6 +44,17 @@ bool virtio_device_realize(struct device *dev, GError **err)
         v->host_features |= bit(VIRTIO_FEATURE_VERSION_1, true);
     }
     if (!virtio_class_of(v)->realize(v, err)) {
+        g_clear_pointer(&v->queues, g_ptr_array_unref);
+        return false;
+    }
+    if (v->queue_errno) {
+        error_set_errno(err, FERRY_ERROR_HOST, v->queue_errno,
+                        "%s has %u queues, each of which takes a descriptor: raise the limit of "
+                        "open files (ulimit -n) or give it fewer",
+                        dev->class->name, v->queues->len);
+        if (virtio_class_of(v)->unrealize) {
+            virtio_class_of(v)->unrealize(v);
+        }
         g_clear_pointer(&v->queues, g_ptr_array_unref);
         return false;
     }
@@ -86,6 +98,7 @@ void virtio_show_queues(struct virtio_device *v, unsigned count)
 void virtio_reset(struct virtio_device *v, bool by_driver)
 {
     v->generation++;
+    v->resetting = true;
     v->status = 0;
     for (unsigned i = 0; i < v->queues->len; i++) {
         virtqueue_reset(g_ptr_array_index(v->queues, i));
@@ -98,6 +111,7 @@ void virtio_reset(struct virtio_device *v, bool by_driver)
     v->isr = 0;
     virtio_mmio_reset(v, by_driver);
     virtio_mmio_update_irq(v);
+    v->resetting = false;
 }
 
 void virtio_device_reset(struct device *dev)

@@ -186,6 +186,16 @@ class Descriptors(unittest.TestCase):
             self.assertEqual(result.returncode, 1)
             self.assertIn("not valid or already in use", result.stderr)
 
+    def test_too_few(self):
+        """A device with more queues than there may be descriptors says so."""
+        result = subprocess.run(["prlimit", "--nofile=600", BINARY, *MICROVM, "-display", "none",
+                                 "-device", "virtio-serial-device,max_ports=511"],
+                                stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                timeout=scaled(), check=False)
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertIn("1024 queues, each of which takes a descriptor: raise the limit of open files",
+                      result.stderr)
+
     def test_monitor_on_a_listening_descriptor(self):
         with tempfile.TemporaryDirectory() as folder:
             server = socket.socket(socket.AF_UNIX)

@@ -29,11 +29,11 @@ struct virtqueue_element {
 
 /*
  * The next request, g_free(), or NULL: none, or not now (the machine stopped; memory that has not
- * come yet and could not be waited for: the handler is called again), or the guest broke a rule
- * (the device is broken then). size: of the caller's own struct, of which the element is the
- * first member; the rest of it is zero. May drop the machine lock while memory comes; then a reset
- * may have happened, and NULL is returned. On another thread than the I/O thread nothing is waited
- * for.
+ * come yet and could not be waited for, or this call of the handler has had as many as others can
+ * wait for: the handler is called again), or the guest broke a rule (the device is broken then).
+ * size: of the caller's own struct, of which the element is the first member; the rest of it is
+ * zero. May drop the machine lock while memory comes; then a reset may have happened, and NULL is
+ * returned. On another thread than the I/O thread nothing is waited for.
  */
 struct virtqueue_element *virtqueue_pop(struct virtqueue *vq, size_t size);
 /* Puts back what was popped last and not pushed. The element stays the caller's. */

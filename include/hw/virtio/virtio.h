@@ -125,6 +125,8 @@ struct virtio_device {
     uint32_t config_generation;
     uint32_t generation; /* counts resets: who had dropped the lock compares */
     bool broken, running;
+    bool resetting;  /* a reset waits for what is in flight, maybe without the lock */
+    int queue_errno; /* why a queue could not be made; 0: all could */
     unsigned errors_reported;
     GPtrArray *queues; /* struct virtqueue * */
     unsigned queues_shown;
