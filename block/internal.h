@@ -59,7 +59,8 @@ struct block_node {
 
 struct block_set {
     struct vm *vm;
-    GPtrArray *nodes; /* struct block_node *, in order of creation */
+    GPtrArray
+        *nodes; /* struct block_node *, in order of creation, those below before those above */
     unsigned next_name;
     GMainContext *(*context)(struct vm *vm);
     struct block_engine *engine; /* with the first user */
@@ -93,6 +94,9 @@ int64_t block_file_length(const struct block_node *node);
  */
 struct block_node *block_node_new(struct block_set *set, const char *name, GError **err);
 void block_node_free(struct block_node *node);
+
+/* A discard reaches the file. */
+bool block_discards(const struct block_node *node);
 
 /* For tests: whether this kind of request is to fail now. */
 bool block_fault(const struct block_set *set, enum block_op op);

@@ -155,9 +155,9 @@ enum block_error_action block_on_error(const struct block_node *node, bool write
     return write ? node->werror : node->rerror;
 }
 
-static bool discards(const struct block_node *node)
+bool block_discards(const struct block_node *node)
 {
-    return node->discard && (!node->file || discards(node->file));
+    return node->discard && (!node->file || block_discards(node->file));
 }
 
 /* --- the user --- */
@@ -344,7 +344,7 @@ static int decide(const struct block_node *node, const struct block_request *req
     if ((req->offset | req->bytes) % leaf->io_align) {
         return -EINVAL;
     }
-    if (req->op == BLOCK_DISCARD && !discards(node)) {
+    if (req->op == BLOCK_DISCARD && !block_discards(node)) {
         return 0;
     }
     return req->bytes ? 1 : 0;
@@ -373,7 +373,7 @@ void block_submit(struct block_node *node, struct block_request *req)
         .op = req->op,
         .fd = leaf->fd,
         .is_device = leaf->is_device,
-        .may_unmap = req->unmap && discards(node),
+        .may_unmap = req->unmap && block_discards(node),
         .sync = req->fua && !leaf->no_flush && req->op != BLOCK_READ && req->op != BLOCK_FLUSH,
         .threads_only = leaf->aio == BLOCKDEV_AIO_OPTIONS_THREADS,
         .mem_align = leaf->mem_align,

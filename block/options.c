@@ -183,6 +183,9 @@ static struct block_node *make_node(struct block_set *set, const BlockdevOptions
         block_node_free(node);
         return NULL;
     }
+    /* behind what it is made of, as clients see them listed */
+    g_ptr_array_remove(set->nodes, node);
+    g_ptr_array_add(set->nodes, node);
     return node;
 }
 

@@ -91,15 +91,14 @@ qmp_query_named_block_nodes(struct vm *vm,
                             GError **err G_GNUC_UNUSED)
 {
     GPtrArray *list = qapi_list_new(&qapi_type_block_device_info);
-    struct block_node *node;
 
-    for (unsigned i = 0; (node = node_at(vm, i)); i++) {
-        g_ptr_array_add(list, device_info(node, true));
+    for (unsigned i = vm->blocks ? vm->blocks->nodes->len : 0; i; i--) { /* the newest first */
+        g_ptr_array_add(list, device_info(node_at(vm, i - 1), true));
     }
     return list;
 }
 
-static BlockDeviceStats *device_stats(const struct block_node *node)
+static BlockDeviceStats *device_stats(const struct block_node *node, bool of_node)
 {
     BlockDeviceStats *s = g_new0(BlockDeviceStats, 1);
     const struct block_counters *read = &node->counters[BLOCK_READ],
@@ -120,7 +119,7 @@ static BlockDeviceStats *device_stats(const struct block_node *node)
     s->flush_total_time_ns = flush->time_ns;
     s->unmap_total_time_ns = unmap->time_ns;
     s->wr_highest_offset = (int64_t)node->highest_write;
-    if (node->last_access_ns) {
+    if (node->last_access_ns && !of_node) {
         s->has_idle_time_ns = true;
         s->idle_time_ns = monotonic_ns() - node->last_access_ns;
     }
@@ -136,6 +135,27 @@ static BlockDeviceStats *device_stats(const struct block_node *node)
     return s;
 }
 
+static BlockStatsSpecific *specific_stats(const struct block_node *node,
+                                          const struct block_node *counted)
+{
+    const struct block_counters *unmap = &counted->counters[BLOCK_DISCARD];
+    BlockStatsSpecific *s;
+    BlockStatsSpecificFile *file;
+
+    if (node->file) {
+        return NULL;
+    }
+    s = g_new0(BlockStatsSpecific, 1);
+    s->driver = node->driver;
+    file = s->driver == BLOCKDEV_DRIVER_FILE ? &s->u.file : &s->u.host_device;
+    if (block_discards(counted)) {
+        file->discard_nb_ok = unmap->ops;
+        file->discard_nb_failed = unmap->failed;
+        file->discard_bytes_ok = unmap->bytes;
+    }
+    return s;
+}
+
 /* Requests are counted once, where they come in: what is below has done the same. */
 static BlockStats *stats(const struct block_node *node, const struct block_node *counted,
                          bool of_node)
@@ -143,7 +163,8 @@ static BlockStats *stats(const struct block_node *node, const struct block_node 
     BlockStats *s = g_new0(BlockStats, 1);
 
     s->node_name = g_strdup(node->name);
-    s->stats = device_stats(counted);
+    s->stats = device_stats(counted, of_node);
+    s->driver_specific = specific_stats(node, counted);
     if (!of_node) {
         s->device = g_strdup(block_drive_id(node));
         s->qdev = qdev_of(node);

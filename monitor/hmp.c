@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "block/block.h"
 #include "net/net.h"
 #include "qapi/qapi-commands.h"
 #include "system/vm.h"
@@ -53,6 +54,17 @@ static void info_balloon(struct vm *vm, GString *out, const char *arg G_GNUC_UNU
     if (info) {
         print(out, "balloon: actual=%" PRId64, info->actual >> 20);
     }
+}
+
+static void info_block(struct vm *vm, GString *out, const char *arg, GError **err G_GNUC_UNUSED)
+{
+    block_describe(vm, arg, out);
+}
+
+static void info_blockstats(struct vm *vm, GString *out, const char *arg G_GNUC_UNUSED,
+                            GError **err G_GNUC_UNUSED)
+{
+    block_describe_stats(vm, out);
 }
 
 static void info_chardev(struct vm *vm, GString *out, const char *arg G_GNUC_UNUSED, GError **err)
@@ -237,6 +249,9 @@ static void info_version(struct vm *vm, GString *out, const char *arg G_GNUC_UNU
 
 static const struct hmp_command info_pages[] = {
     { "balloon", NULL, "", "show how much memory the balloon leaves the guest", info_balloon },
+    { "block", NULL, "[-n] [-v] [device]",
+      "show one disk or all (-n: named nodes; -v: show details)", info_block },
+    { "blockstats", NULL, "", "show what the disks have done", info_blockstats },
     { "chardev", NULL, "", "show the character devices", info_chardev },
     { "cpus", NULL, "", "show the vCPUs and their threads", info_cpus },
     { "kvm", NULL, "", "show whether KVM is used", info_kvm },

@@ -62,6 +62,9 @@ bool block_open_blockdev(struct block_set *set, const json_t *options, bool is_j
 bool block_open_drive(struct block_set *set, const json_t *options, GError **err);
 void block_print_drive_help(void);
 struct block_node *block_find(struct block_set *set, const char *name); /* node-name or drive id */
+/* For `info block` (arg: what follows it, or NULL) and `info blockstats`. */
+void block_describe(struct vm *vm, const char *arg, GString *out);
+void block_describe_stats(struct vm *vm, GString *out);
 
 /* read_only: the user will not write; share: others may write as well (share-rw=on). */
 bool block_attach(struct block_node *node, const struct block_user_ops *ops, void *opaque,

@@ -6,6 +6,7 @@ client see is what they see with QEMU, except where a case says otherwise.
 
 import hashlib
 import os
+import re
 import struct
 import subprocess
 import unittest
@@ -359,6 +360,23 @@ class Faults(Device):
         self.assertEqual(self.queue.wait()[0], head)
         self.assertEqual(self.vm.qtest.readb(back + 4096), OK)
         self.assertEqual(self.vm.qtest.read(back, 4096), pattern(4 * MIB)[4096 * 512:][:4096])
+
+    def test_seen_as_qemu(self):
+        """The event, query-block and info block of a machine that has stopped."""
+        def steps(loop):
+            os.truncate(loop.path, 0)
+            self.offer(IN, 4096, in_bytes=4096)
+            self.queue.kick()
+            event = self.vm.qmp.wait_event("BLOCK_IO_ERROR")["data"]
+            self.vm.wait_state("io-error")
+            self.assertTrue(event.pop("node-name").startswith("#block"))
+            text = self.vm.cmd("human-monitor-command", command_line="info block d0")
+            text = re.sub(r"#block\d+", "#block", text).replace(loop.device, "DEVICE")
+            return [event, self.vm.cmd("query-block")[0]["io-status"], text]
+
+        found = self.as_qemu(steps, lambda name: self.loop(data=pattern(4 * MIB), name=name),
+                             form=drive, more=",cache=none,rerror=stop")
+        self.assertEqual(found[1], "failed")
 
     def full(self):
         """A device over a file that cannot have all its bytes."""

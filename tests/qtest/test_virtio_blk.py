@@ -6,6 +6,7 @@ same driver talks to it, and the answers must be the same.
 """
 
 import os
+import re
 import struct
 import subprocess
 import unittest
@@ -224,6 +225,61 @@ class AsQemu(Blk):
 
         self.both(steps, device=",id=vd")
         self.both(steps, device=",id=vd", drive=",cache=none,readonly=on")
+
+
+    def test_shapes(self):
+        """What the queries and the event have in them, whatever the values are: the same names, of
+        the same kinds, at the same places."""
+        def shape(value):
+            if isinstance(value, dict):
+                return {k: shape(v) for k, v in value.items()}
+            if isinstance(value, list):
+                return [shape(v) for v in value]
+            return type(value).__name__
+
+        def steps():
+            self.request(OUT, 8, b"x" * 4096)
+            self.request(IN, 0, b"", 512)
+            self.request(FLUSH)
+            return [shape(answer) for answer in (
+                self.vm.cmd("query-block"), self.vm.cmd("query-blockstats"),
+                self.vm.cmd("query-blockstats", query_nodes=True),
+                self.vm.cmd("query-named-block-nodes"),
+                self.vm.cmd("query-named-block-nodes", flat=True))]
+
+        path = self.image()
+        for backend in (
+                ("-drive", f"file={path},format=raw,if=none,id=d0"),
+                ("-blockdev", f"driver=file,filename={path},node-name=d0"),
+                ("-blockdev", f"driver=file,filename={path},node-name=s0",
+                 "-blockdev", "driver=raw,file=s0,node-name=d0"),
+                ("-blockdev", f"driver=raw,file.driver=file,file.filename={path},node-name=d0")):
+            with self.subTest(backend[-1]):
+                self.both(steps, backend=backend, device=",id=vd")
+                self.both(steps, backend=backend)
+
+    def test_for_people(self):
+        """info block and info blockstats, line by line."""
+        def lines(command):
+            text = self.vm.cmd("human-monitor-command", command_line=command)
+            text = re.sub(r"#block\d+", "#block", text)
+            text = re.sub(r"(_time_ns)=\d+", r"\1=T", text)
+            text = re.sub(r"disk-\w+\.img", "disk.img", text)
+            return re.sub(r"disk size: .*", "disk size", text)
+
+        def steps():
+            self.request(IN, 0, b"", 512)
+            return [lines("info " + page) for page in (
+                "block", "block -v", "block d0", "block -v d0", "block -n", "block  -n  -v",
+                "block nobody", "block -x", "block d0 d1", "blockstats")]
+
+        for more in ("", ",readonly=on,cache=none", ",cache=unsafe", ",cache=writethrough"):
+            found = self.both(steps, drive=more, device=",id=vd")
+            self.assertIn("    Attached to:      vd\r\n", found[0])
+        path = self.image(1500 * 1024)
+        found = self.both(steps, backend=("-blockdev", f"driver=raw,file.driver=file,node-name=d0,"
+                                                       f"file.filename={path}"))
+        self.assertIn("virtual size: 1.46 MiB (1536000 bytes)\r\n", found[3])
 
 
 class Hostile(Blk):

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "monitor/monitor.h"
+#include "block/block.h"
 #include "net/net.h"
 #include "qapi/json.h"
 #include "qapi/qapi-commands.h"
@@ -67,6 +68,15 @@ FAKE(x_query_migrate_hold);
 FAKE(x_query_migrate_side);
 
 /* what the monitor for people asks the network */
+void block_describe(struct vm *vm G_GNUC_UNUSED, const char *arg, GString *out)
+{
+    g_string_append_printf(out, "disks %s\r\n", arg ? arg : "");
+}
+
+void block_describe_stats(struct vm *vm G_GNUC_UNUSED, GString *out G_GNUC_UNUSED)
+{
+}
+
 void net_describe(struct net_set *set G_GNUC_UNUSED, GString *out G_GNUC_UNUSED)
 {
     g_assert_not_reached();

@@ -922,6 +922,8 @@ static void test_hmp(struct fixture *f, gconstpointer data G_GNUC_UNUSED)
     hmp(f, "info name", "guest\r\n");
     hmp(f, "info uuid", "00000000-0000-0000-0000-000000000000\r\n");
     hmp(f, "info kvm", "kvm support: enabled\r\n");
+    hmp(f, "info block", "disks \r\n");
+    hmp(f, "info  block  -v  x", "disks -v  x\r\n");
     hmp(f, "info cpus", "* CPU #0: thread_id=100\r\n  CPU #1: thread_id=101\r\n");
     hmp(f, "info version", "7.2.22 (ferry-" FERRY_VERSION ")\r\n");
     hmp(f, "info migrate_capabilities", "events: on\r\n");
