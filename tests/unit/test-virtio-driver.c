@@ -198,7 +198,7 @@ static void test_turns(void)
     while (!load(AVAIL + 2)) {
         g_thread_yield();
     }
-    for (unsigned i = 0; i < 50; i++) {
+    for (unsigned i = 0; i < 50 || (d->served <= 20 * 1024 && i < 5000); i++) {
         int64_t begun;
 
         put(MODERN, 0x50, 0); /* the driver may not have had a CPU for a while */
@@ -212,13 +212,13 @@ static void test_turns(void)
                    d->calls, longest);
     g_assert_cmpuint(d->served, >, 20 * 1024);
     g_assert_cmpuint(d->served, <=, d->calls * 1024);
-    g_assert_cmpint(longest, <, 500000);
+    g_assert_cmpint(longest, <, 20 * G_TIME_SPAN_SECOND); /* else for ever */
     atomic_store(&over, true);
     g_thread_join(driver);
     /* none was forgotten */
     put(MODERN, 0x50, 0);
     vm_unlock(vm);
-    for (unsigned i = 0; i < 1000 && load(USED + 2) != load(AVAIL + 2); i++) {
+    for (unsigned i = 0; i < 60000 && load(USED + 2) != load(AVAIL + 2); i++) {
         g_usleep(1000);
     }
     vm_lock(vm);
