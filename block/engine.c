@@ -163,9 +163,16 @@ bool block_uring_possible(GError **err)
     return true;
 }
 
+/*
+ * COOP_TASKRUN: what a kernel worker has completed is delivered when the thread that submitted it
+ * enters the kernel or sleeps there, instead of by an interruption for each: that thread is never
+ * one that runs a vCPU, which may be in the guest for long. Linux 5.19; older ones interrupt.
+ */
 static bool ring_open(struct block_engine *e)
 {
-    if (!block_uring_possible(NULL) || io_uring_queue_init(RING_ENTRIES, &e->ring, 0) < 0) {
+    if (!block_uring_possible(NULL) ||
+        (io_uring_queue_init(RING_ENTRIES, &e->ring, IORING_SETUP_COOP_TASKRUN) < 0 &&
+         io_uring_queue_init(RING_ENTRIES, &e->ring, 0) < 0)) {
         return false;
     }
     if (io_uring_register_eventfd(&e->ring, e->event) < 0) {

@@ -370,7 +370,7 @@ static bool blk_realize(struct virtio_device *v, GError **err)
                     : b->discard    ? CONFIG_WRITE_ZEROES
                                     : CONFIG_DISCARD;
     for (unsigned i = 0; i < b->num_queues; i++) {
-        virtio_add_queue(v, b->queue_size, blk_handle_queue);
+        virtqueue_want_poll(virtio_add_queue(v, b->queue_size, blk_handle_queue));
     }
     return true;
 }

@@ -187,6 +187,12 @@ bool virtqueue_is_ready(const struct virtqueue *vq)
            ((v->status & VIRTIO_STATUS_DRIVER_OK) || !virtio_has(v, VIRTIO_FEATURE_VERSION_1));
 }
 
+bool virtqueue_may_poll(const struct virtqueue *vq)
+{
+    return virtqueue_is_ready(vq) && vq->used_known && !vq->in_use &&
+           !memory_has_gate(virtqueue_memory(vq));
+}
+
 bool virtqueue_element_is_stale(const struct virtqueue_element *elem)
 {
     return elem->generation != elem->vq->generation;
@@ -250,6 +256,22 @@ static bool know_used(struct virtqueue *vq)
 static uint16_t available(const struct virtqueue *vq)
 {
     return (uint16_t)(load16(vq->avail_host + 2) - vq->last_avail);
+}
+
+bool virtqueue_waits(const struct virtqueue *vq)
+{
+    return available(vq) != 0;
+}
+
+const uint8_t *virtqueue_avail_index(const struct virtqueue *vq, uint16_t *seen)
+{
+    *seen = vq->last_avail;
+    return vq->avail_host + 2;
+}
+
+uint16_t virtqueue_glimpse(const uint8_t *avail_index)
+{
+    return load16(avail_index);
 }
 
 /* Where the driver goes by event index (2.6.7.2): it says so when it adds the next one. */
@@ -483,8 +505,14 @@ void virtqueue_notify(struct virtqueue *vq)
     }
 }
 
+void virtqueue_want_poll(struct virtqueue *vq)
+{
+    vq->wants_poll = true;
+}
+
 void virtqueue_want_kicks(struct virtqueue *vq, bool want)
 {
+    want = want && !vq->unheard;
     if (!want && !vq->want_kicks) {
         return; /* said already */
     }

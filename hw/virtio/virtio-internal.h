@@ -34,6 +34,8 @@ struct virtqueue {
     uint16_t signalled; /* used_index when the driver was last told, or chose not to be */
     bool signalled_valid;
     bool want_kicks;
+    bool wants_poll;     /* see virtqueue_want_poll() */
+    bool unheard;        /* the I/O thread looks: want_kicks stays off, whatever the device says */
     unsigned in_use;     /* popped and not pushed */
     unsigned filled;     /* entries of the used ring behind its index, see virtqueue_fill() */
     uint32_t generation; /* counts resets: elements of an older one are stale */
@@ -67,6 +69,15 @@ void virtqueue_disable(struct virtqueue *vq);
 void virtqueue_set_legacy_ring(struct virtqueue *vq, uint64_t addr);
 /* What is wrong with num, align and addresses, or NULL; also for what a stream brought. */
 const char *virtqueue_check_layout(unsigned num, uint64_t desc, uint64_t avail, uint64_t used);
+
+/* Nothing is in flight, and looking waits for nobody (no gate): new requests can be looked for. */
+bool virtqueue_may_poll(const struct virtqueue *vq);
+/* The driver has added something. Only if virtqueue_may_poll(). */
+bool virtqueue_waits(const struct virtqueue *vq);
+/* Where the driver says how much it has added, and what it has said of what was popped: another
+ * value there is something new. For virtqueue_glimpse(), without the lock. */
+const uint8_t *virtqueue_avail_index(const struct virtqueue *vq, uint16_t *seen);
+uint16_t virtqueue_glimpse(const uint8_t *avail_index);
 
 /* With a gate: waits until the ring is there. May drop the lock. */
 bool virtqueue_rings_are_here(struct virtqueue *vq);

@@ -40,7 +40,8 @@ struct vm_config;
 struct vm_loop; /* private to system/ */
 
 struct vm {
-    struct mutex lock;
+    struct mutex lock; /* the machine lock: vm_lock() */
+    atomic_uint lock_waiters;
     struct memory *memory;
     struct accel *accel;
     struct board *board; /* the machine type's own state */
@@ -75,7 +76,19 @@ struct vm {
 
 static inline void vm_lock(struct vm *vm)
 {
-    mutex_lock(&vm->lock);
+    if (!mutex_trylock(&vm->lock)) {
+        atomic_fetch_add(&vm->lock_waiters, 1);
+        mutex_lock(&vm->lock);
+        atomic_fetch_sub(&vm->lock_waiters, 1);
+    }
+}
+/*
+ * Somebody waits for it. A mutex goes to who asks first after it is free, and that is who has just
+ * given it up: a thread that wants it again and again must look here, and sleep for a moment.
+ */
+static inline bool vm_lock_is_wanted(const struct vm *vm)
+{
+    return atomic_load(&vm->lock_waiters) > 0;
 }
 static inline void vm_unlock(struct vm *vm)
 {

@@ -34,6 +34,10 @@ static inline void mutex_lock(struct mutex *m)
 {
     pthread_mutex_lock(&m->m);
 }
+static inline bool mutex_trylock(struct mutex *m)
+{
+    return pthread_mutex_trylock(&m->m) == 0;
+}
 static inline void mutex_unlock(struct mutex *m)
 {
     pthread_mutex_unlock(&m->m);

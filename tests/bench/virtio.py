@@ -94,8 +94,9 @@ def _rows(bench, one):
     programs = {name: path for name, path in bench.programs.items()
                 if os.access(path, os.X_OK) and (not bench.args.only or name in bench.args.only)}
     samples = {name: [] for name in programs}
-    for _ in range(bench.args.n):
-        for name, path in programs.items():
+    for run in range(bench.args.n):
+        # each begins as often as the other: the later one has the memory that the first has freed
+        for name, path in sorted(programs.items(), reverse=run % 2 == 1):
             try:
                 samples[name].append(one(path))
             finally:

@@ -73,6 +73,23 @@ class DiskLoad(Moves):
         """O_DIRECT: requests take longer, more are in flight when the guest stops."""
         self.travel(False, "blk=1 blkdepth=64 blkread=20", options=",cache=none")
 
+    def test_one_at_a_time(self):
+        """The I/O thread looks for the requests of a quick driver and is notified by a slow one: none
+        is missed where it goes from one to the other, nor at a stop."""
+        for driver in DRIVERS:
+            for rate in (5000, 20000, 40000, "max"):
+                with self.subTest(driver=driver, rate=rate):
+                    path = load.make_disk(self.path(f"disk{len(self.machines)}"))
+                    vm = self.start(load.drive(path, False), f"blk=1 blkdepth=1 blkrate={rate} {driver}")
+                    disk = Disk(vm.guest)
+                    disk.wait_run()
+                    for _ in range(4):
+                        disk.wait_requests(500)
+                        vm.cmd("stop")
+                        vm.cmd("cont")
+                    disk.check(path)
+                    vm.quit()
+
     def test_this_test(self):
         """A write that did not happen, and one in the wrong place, are found."""
         path = load.make_disk(self.path("disk"))

@@ -58,6 +58,9 @@ void virtqueue_notify(struct virtqueue *vq);
 /* Whether the driver should say when it adds something: off while the device looks by itself.
  * After switching it on the caller looks once more. On unless switched off. */
 void virtqueue_want_kicks(struct virtqueue *vq, bool want);
+/* Of a queue whose requests are often done at once: the I/O thread may look for the next by itself
+ * instead of waiting for the driver's notification (hw/virtio/virtio-thread.c). */
+void virtqueue_want_poll(struct virtqueue *vq);
 /* No request waits (or none can be had now). */
 bool virtqueue_is_empty(struct virtqueue *vq);
 /* The driver has set it up and the device may be used: DRIVER_OK, or a legacy driver, which may be
