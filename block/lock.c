@@ -68,7 +68,7 @@ static bool fail(int ret, const char *filename, const char *kind, int perm, GErr
 {
     if (ret > 0 || ret == -EAGAIN || ret == -EACCES) {
         error_set(err, FERRY_ERROR_USER,
-                  "Failed to get %s\"%s\" lock\nIs another process using the image [%s]?", kind,
+                  "Failed to get %s\"%s\" lock: Is another process using the image [%s]?", kind,
                   perm_names[perm], filename);
     } else {
         error_set_errno(err, FERRY_ERROR_HOST, -ret,

@@ -361,7 +361,7 @@ static void assert_locked(struct machine *m, const char *path, const char *more,
 {
     g_autoptr(GError) err = NULL;
     g_autofree char *want = g_strdup_printf(
-        "Failed to get %s lock\nIs another process using the image [%s]?", kind, path);
+        "Failed to get %s lock: Is another process using the image [%s]?", kind, path);
 
     g_assert_null(use(m, path, more, &err));
     g_assert_cmpstr(err->message, ==, want);

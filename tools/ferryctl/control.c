@@ -434,8 +434,8 @@ static int quit_run(struct ctl *ctl, const struct command *self, int argc, char 
     if (!force && !(status_is(m, "completed") && !strcmp(m->run_state, "postmigrate"))) {
         g_autofree char *where = move_whereabouts(m);
 
-        ctl_fail(err, CTL_REFUSED,
-                 "%s: only a machine whose guest has moved away is ended without --force", where);
+        ctl_fail(err, CTL_REFUSED, "%s (--force ends a machine whose guest has not moved away)",
+                 where);
         return CTL_REFUSED;
     }
     if (!qmp_do(q, "quit", NULL, err)) {

@@ -228,8 +228,8 @@ static void poller_event(struct watch *w)
     }
     if (error && !w->over) {
         end(w, error->code);
-        ctl_fail(&w->error, CTL_UNREACHABLE, "%s. What became of the migration is not known",
-                 error->message);
+        ctl_fail(&w->error, CTL_UNREACHABLE, "%s%s What became of the migration is not known",
+                 error->message, g_str_has_suffix(error->message, "?") ? "" : ".");
     }
     g_clear_error(&error);
 }
