@@ -241,9 +241,15 @@ static bool get_halves(struct stream_in *in, uint32_t half[2], GError **err)
     return in_be32(in, &half[0], err) && in_be32(in, &half[1], err);
 }
 
+/* The device's part was read by the low half, so that must not become another. */
 static bool get_features(struct virtio_state *s, struct stream_in *in, GError **err)
 {
-    return in_be64(in, &s->features, err);
+    uint64_t low = s->features;
+
+    return in_be64(in, &s->features, err) &&
+           ((uint32_t)s->features == low ||
+            refuse(err, "features 0x%" PRIx64 " in one place and 0x%" PRIx64 " in another", low,
+                   s->features));
 }
 
 static bool get_rings(struct virtio_state *s, struct stream_in *in, GError **err)
