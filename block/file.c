@@ -209,15 +209,18 @@ void block_foreach_disk(struct vm *vm, void (*fn)(const struct block_facts *fact
         const struct block_node *leaf = block_leaf_const(node);
         struct block_facts facts;
         struct stat st;
+        int64_t length;
 
         if (!node->user || !node->user->place || fstat(leaf->fd, &st) < 0) {
             continue;
         }
+        /* whoever has the guest may have resized it since; activation will look too */
+        length = block_is_active(vm) ? -1 : block_file_length(leaf);
         facts = (struct block_facts){
             .place = node->user->place(node->opaque),
             .name = block_name(node),
             .path = leaf->filename,
-            .length = leaf->length,
+            .length = length < 0 ? leaf->length : (uint64_t)length,
             .device = leaf->is_device ? st.st_rdev : st.st_dev,
             .inode = leaf->is_device ? 0 : st.st_ino,
             .read_only = block_is_read_only(node),

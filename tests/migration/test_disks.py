@@ -362,6 +362,20 @@ class Check(DiskCase):
         self.assertEqual([d[:2] for d in disks], [("obstacle", "d0")])
         self.assertIn("1048576 bytes on the source and 2097152", disks[0][2])
 
+    def test_resized_since(self):
+        """The destination had opened it before."""
+        path = self.image()
+        self.disks(self.disk(path, ",cache=none"))
+        self.src.cmd("block_resize", device="d0", size=2 * MIB)
+        found = self.src.cmd("migrate-check", uri=self.uri, peer="ferry")["findings"]
+        self.assertEqual([f for f in found if f["kind"] == "disk"], [])
+        driver = DiskDriver(self, self.src)
+        driver.write(4000, pattern(512))
+        migrate.start(self.src, self.uri)
+        self.arrive(driver)
+        driver.check()
+        driver.write(4001, pattern(512, 1))
+
     def test_copy_to_read(self):
         one, two = self.image(), self.image(name="copy.img")
         disks, _ = self.look(self.disk(one, ",readonly=on"), self.disk(two, ",readonly=on"))
