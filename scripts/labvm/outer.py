@@ -59,6 +59,7 @@ class Outer:
         self.started = time.monotonic()
         self.boot_seconds = None
         self.timer = None
+        self._cpu_seconds = 0.0
         listener = socket.socket(socket.AF_UNIX)
         # the path of a socket is short, that of a build folder may not be
         path = f"\0ferry-lab-{os.getpid()}-{id(self)}"
@@ -109,6 +110,16 @@ class Outer:
         """What KVM did last: a guest that has died cannot tell why, but its exits can."""
         return self.link.run(f"echo 0 >{TRACING}/tracing_on; tail -n 20000 {TRACING}/trace; "
                              f"echo >{TRACING}/trace; echo 1 >{TRACING}/tracing_on", 60)
+
+    def cpu_seconds(self):
+        """What the emulator has computed so far: unlike the clock, other work does not count in it."""
+        try:
+            with open(f"/proc/{self.process.pid}/stat", encoding="ascii", errors="replace") as f:
+                user, system = f.read().rpartition(")")[2].split()[11:13]
+        except OSError:  # it has ended
+            return self._cpu_seconds
+        self._cpu_seconds = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return self._cpu_seconds
 
     def deadline(self, seconds, reason):
         """Kills the machine in so many seconds, unless there is another deadline by then; None: no

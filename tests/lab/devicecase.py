@@ -55,11 +55,14 @@ class Disk:
 
 
 class Devices:
-    """Of one guest, on whatever host it is; the order is the guest's and both sides' alike."""
+    """
+    Of one guest, on whatever host it is; the order is the guest's and both sides' alike. `queues` are
+    the tap's pairs; `balloon` may be more options of that device.
+    """
 
     def __init__(self, *disks, legacy=False, user=True, tap=True, console=True, rng=True,
-                 balloon=True):
-        self.disks, self.legacy = disks, legacy
+                 balloon=True, queues=1):
+        self.disks, self.legacy, self.queues = disks, legacy, queues
         self.user, self.tap, self.console, self.rng, self.balloon = user, tap, console, rng, balloon
 
     def arguments(self, machine, base):
@@ -72,8 +75,9 @@ class Devices:
                      "-device", "virtio-net-device,netdev=user,mac=52:54:00:00:00:01"]
         if self.tap:
             machine.tap = f"lab{next(_taps)}"
-            argv += ["-netdev", f"tap,id=tap,ifname={machine.tap},script=no,downscript=no",
-                     "-device", "virtio-net-device,netdev=tap,mac=52:54:00:00:00:02"]
+            queues, mq = (f",queues={self.queues}", ",mq=on") if self.queues > 1 else ("", "")
+            argv += ["-netdev", f"tap,id=tap,ifname={machine.tap},script=no,downscript=no{queues}",
+                     "-device", f"virtio-net-device,netdev=tap,mac=52:54:00:00:00:02{mq}"]
         if self.console:
             argv += ["-device", "virtio-serial-device"]
             for name, device in (("hvc0", "virtconsole"), ("echo", "virtserialport,name=echo")):
@@ -82,13 +86,18 @@ class Devices:
         if self.rng:
             argv += ["-device", "virtio-rng-device"]
         if self.balloon:
-            argv += ["-device", "virtio-balloon-device"]
+            more = f",{self.balloon}" if isinstance(self.balloon, str) else ""
+            argv += ["-device", f"virtio-balloon-device{more}"]
         return argv
 
     def started(self, machine):
         """Once the process is there."""
         if self.tap:
             machine.link.run(f"brctl addif br0 {machine.tap} && ip link set {machine.tap} up")
+
+    def taps(self):
+        """Names of the downloads over the tap."""
+        return ["tap", *(f"tap{i}" for i in range(1, self.queues))] if self.tap else []
 
     def said(self):
         """What `virtio up` says of them."""
@@ -171,12 +180,15 @@ class DeviceCase(LabCase):
         """A machine whose guest works with all its devices."""
         vm = self.machine(*extra, devices=devices, job=f"{job} virtio up; virtio work",
                           **{"memory": MEMORY, **options}).wait_up()
+        self.mark("boot")
         up = fields(vm.line("DEVICES ", timeout=40).group(0).replace(",", "."))
         have = {k: set(filter(None, re.split("[.]", v))) if k != "rng" else {v}
                 for k, v in up.items()}
         want = {k: v for k, v in devices.said().items() if v}
         self.assertEqual(have, want)
+        self.mark("devices")
         self.progress(vm, devices)
+        self.mark("work")
         return vm
 
     def latest(self, vm, pattern):
@@ -200,13 +212,14 @@ class DeviceCase(LabCase):
         said = {}
         disks = devices.said()["disks"]
         patterns = {"files": r"FILES \d+ "} if "data" in disks else {}
-        patterns.update({name: rf"LOAD {name} \d+ " for name in devices.said()["nets"]})
+        downloads = ["user"] * devices.user + devices.taps()
+        patterns.update({name: rf"LOAD {name} \d+ " for name in downloads})
         begin = len(vm.serial())
         for what, pattern in patterns.items():
             before = self.latest(source, pattern) if source else None
             said[what] = self.goes_on(vm, what, pattern, begin, before)
-        if "tap" in said:
-            self.assertEqual(said["tap"]["connections"], "1", said)
+        for name in devices.taps():
+            self.assertEqual(said[name]["connections"], "1", said)
         if devices.rng:
             vm.line(r"RNG \d+ [0-9a-f]{32}", len(vm.serial()))
         if devices.console:
@@ -241,12 +254,19 @@ class DeviceCase(LabCase):
     def move_on(self, src, devices, *extra, parameters=None, **options):
         """Moves a working guest to a new machine and sees that it goes on; (machine, done)."""
         dst, uri = self.destination(*extra, devices=devices, **{"memory": MEMORY, **options})
+        self.mark("destination")
+        return dst, self.move_to(src, dst, uri, devices, parameters)
+
+    def move_to(self, src, dst, uri, devices, parameters=None):
+        """The same to a machine that waits already; what the source's query-migrate said."""
         done = self.move(src, dst, uri, **{"downtime_limit": 1000, **(parameters or {})})
+        self.mark("move")
         said = self.progress(dst, devices, src)
         self.check_well(dst)
+        self.mark("goes on")
         self.note(f"{src.name} -> {dst.name}: {done['total-time']} ms, downtime "
                   f"{done['downtime']} ms, {done['ram']['dirty-sync-count']} rounds; {said}")
-        return dst, done
+        return done
 
     def conclude(self, vm, devices):
         """The guest stops its work; what is on its disk is what it wrote, seen from both sides."""
@@ -263,6 +283,7 @@ class DeviceCase(LabCase):
         vm.quit()
         for disk in devices.disks:
             self.fsck(disk.path)
+        self.mark("compare")
 
 
 __all__ = ["DeviceCase", "Devices", "Disk", "MEMORY", "Port"]

@@ -10,6 +10,7 @@ and the next case gets a new one.
 import os
 import re
 import sys
+import time
 import unittest
 
 SOURCE_DIR = os.environ.get("FERRY_SOURCE_DIR", os.path.dirname(os.path.dirname(os.path.dirname(
@@ -51,6 +52,7 @@ class LabCase(unittest.TestCase):
         self.machines = []
         self._links = 0
         self.outer = self.folder = None
+        self._marks = []
         try:
             return super().run(result)
         finally:
@@ -58,6 +60,7 @@ class LabCase(unittest.TestCase):
                 self._show_logs()
             if self.outer:
                 self.outer.deadline(None, "")
+                self._tell_marks()
 
     def setUp(self):
         short = ".".join(self.id().split(".")[-2:])
@@ -71,6 +74,7 @@ class LabCase(unittest.TestCase):
         self.folder = "/tmp/" + re.sub(r"\W", "-", short)[-40:]
         self.outer.link.run(f"rm -rf {self.folder}; mkdir -p {self.folder}")
         self.addCleanup(self._clean)
+        self.mark(None)
 
     def tearDown(self):
         """Before the machines are ended: what KVM did last, when the case has failed."""
@@ -100,12 +104,30 @@ class LabCase(unittest.TestCase):
         with open(self.log("notes"), "a", encoding="utf-8") as f:
             f.write(text + "\n")
 
+    def mark(self, what):
+        """What has just ended; the log then has the seconds of each part, beside the CPU's."""
+        self._marks.append((what, time.monotonic(), self.outer.cpu_seconds()))
+
+    def _tell_marks(self):
+        """A line `seconds` in the notes: by the clock, and what the emulator computed of it."""
+        if not self._marks:
+            return
+        self.mark("end")
+        parts = [f"{what} {now - then:.1f} ({cpu - before:.1f})" for (_, then, before), (what, now, cpu)
+                 in zip(self._marks, self._marks[1:])]
+        (_, begun, before), (_, now, cpu) = self._marks[0], self._marks[-1]
+        self.note(f"seconds (of CPU): {now - begun:.1f} ({cpu - before:.1f}); {', '.join(parts)}")
+
     def log(self, name):
         return os.path.join(self.log_dir, name)
 
     def sh(self, command, deadline=20.0, **options):
         """Runs a command in the outer machine."""
         return self.outer.link.run(command, deadline, **options)
+
+    def need_newer(self):
+        if "yes" not in self.sh(f"[ ! -e {NEWER_QEMU} ] || echo yes"):
+            self.skipTest(f"There is no newer QEMU than {QEMU}")
 
     def initrd(self, kind):
         """Path in the outer machine of an inner guest's file system."""

@@ -51,12 +51,14 @@ class Machine:
       paused    -S
       incoming  argument of -incoming
       devices   Devices (devicecase.py)
+      env       environment, {name: value}
       extra     further arguments
     """
 
     def __init__(self, case, *extra, program=FERRY, name=None, machine="rtc=on", smp=1, cpu="host",
                  memory=128, accel="kvm", job="", append="", initrd="inner", kernel=None,
-                 shared=False, incoming=None, paused=False, devices=None):
+                 shared=False, incoming=None, paused=False, devices=None,
+                 env=None):
         self.case, self.link = case, case.outer.link
         number = len(case.machines)
         self.name = name or f"vm{number}"
@@ -97,7 +99,7 @@ class Machine:
         self.argv = argv
         self._serial_log = open(self.log + ".serial", "wb")
         case.adopt(self)
-        self.channel = self.link.spawn(argv, LIFETIME, on_data=self._arrived)
+        self.channel = self.link.spawn(argv, LIFETIME, env, on_data=self._arrived)
         self._connect(f"{base}.qmp")
         if devices:
             devices.started(self)

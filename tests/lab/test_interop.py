@@ -52,12 +52,8 @@ class Interop(LabCase):
 
     @long
     def test_newer(self):
-        if not self.has(NEWER_QEMU):
-            self.skipTest(f"There is no newer QEMU than {QEMU}")
+        self.need_newer()
         self.visit(FERRY, NEWER_QEMU, FERRY)
-
-    def has(self, program):
-        return self.sh(f"[ ! -e {program} ] || echo yes").strip() == "yes"
 
 
 class Streams(LabCase):

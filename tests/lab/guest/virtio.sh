@@ -9,9 +9,11 @@
 #                      until `virtio end`; lines FILES, LOAD and RNG tell of it
 #     virtio end       ends that, unmounts, mounts and compares: "FILES CHECKED", then "DISK done"
 #     virtio disk ID   the device of a disk, by its serial number
+#     virtio queues    "QUEUES eth1 rx0=..." of the tap, see netqueues.c
 #
 # The disk `data` is mounted on /disk, any other, read-only, on /ID. Networks go by their address:
-# 52:54:00:00:00:01 is user networking, :02 a tap. What comes in over the port `echo` or hvc0 goes
+# 52:54:00:00:00:01 is user networking, :02 a tap; where that has several queues, as many CPUs each
+# have a download of their own (tap, tap1, ...). What comes in over the port `echo` or hvc0 goes
 # back with "ECHO " before it.
 
 SERVER_PORT=7700
@@ -34,6 +36,11 @@ port() {
     for sys in /sys/class/virtio-ports/*; do
         [ "$(cat "$sys/name" 2>/dev/null)" = "$1" ] && echo "/dev/${sys##*/}"
     done
+}
+
+# The numbers of a device's queues.
+queues_of() {
+    ls -d "/sys/class/net/$1/queues"/rx-* | sed 's/.*-//'
 }
 
 # Up to two seconds, for what the devices tell of only after a while.
@@ -113,7 +120,13 @@ random() {
 work() {
     [ -n "$(disk data)" ] && files work /disk $FILES $LINE_MS &
     [ -n "$(net 52:54:00:00:00:01)" ] && download user 10.0.2.2 $SERVER_PORT $LINE_MS &
-    [ -n "$(net 52:54:00:00:00:02)" ] && download tap 192.168.77.1 $SERVER_PORT $LINE_MS &
+    tap=$(net 52:54:00:00:00:02)
+    for queue in ${tap:+$(queues_of "$tap")}; do
+        name=tap${queue#0}
+        # a mask of CPUs; where there is one queue, any CPU
+        run=$([ "$(queues_of "$tap" | wc -l)" = 1 ] || printf 'taskset %x' $((1 << queue)))
+        $run download "$name" 192.168.77.1 $SERVER_PORT $LINE_MS &
+    done
     grep -q virtio /sys/class/misc/hw_random/rng_current 2>/dev/null && random &
 }
 
@@ -130,5 +143,6 @@ end() {
 case $1 in
 up | work | end) "$1" ;;
 disk) disk "$2" ;;
-*) echo "usage: virtio up | work | end | disk ID" >&2; exit 2 ;;
+queues) netqueues "$(net 52:54:00:00:00:02)" ;;
+*) echo "usage: virtio up | work | end | disk ID | queues" >&2; exit 2 ;;
 esac
