@@ -4,6 +4,8 @@ Disks of a stock Linux across a move: two with other paths on the other host, an
 page cache, one that changes its size, one that is full or broken for a while.
 """
 
+import re
+
 from devicecase import DeviceCase, Devices, Disk, MEMORY
 from ferrytest import wait_for
 from labcase import EXTRA, FERRY, HOST_CPU, NEWER_QEMU, QEMU, long, migrate
@@ -12,7 +14,7 @@ from labmachine import fields
 MIB = 1 << 20
 SECTOR = 512
 FILLER = "/disk/filler"
-BIG_MIB = 6  # more than the guest's work ever needs, so that it comes to places that were never written
+BIG_MIB, BIGS = 2, 10
 
 
 class Disks(DeviceCase):
@@ -96,11 +98,11 @@ class Resize(DeviceCase):
         self.conclude(vm, devices)
 
     @long
-    def test_resize(self):
+    def test_grows(self):
         self.visit(FERRY, FERRY)
 
     @long
-    def test_resize_qemu(self):
+    def test_grows_qemu(self):
         self.visit(FERRY, QEMU, FERRY)
 
 
@@ -131,30 +133,35 @@ class Errors(DeviceCase):
                          ("write", "stop", enospc), event)
         vm.wait_state("io-error")
 
-    def begin(self, devices, *extra, **options):
-        """A working guest that is about to write a file of known content."""
+    def write(self, devices, *extra, **options):
+        """
+        A working guest that has begun to write files of known content, BIG_MIB each, to places that
+        were never written. It needs no input for that: what a source has not read stays behind.
+        """
         vm = self.working(devices, *extra, **options)
-        vm.type(f"head -c {BIG_MIB * MIB} /dev/urandom >/tmp/big; echo BIG ready")
+        vm.type(f"head -c {BIG_MIB * MIB} /dev/urandom >/tmp/big; echo BIG ready; "
+                f"for i in $(seq {BIGS}); do sleep 1; "
+                "dd if=/tmp/big of=/disk/big$i bs=256k conv=fsync 2>/dev/null || echo BIG status=$?; "
+                "done; echo 3 >/proc/sys/vm/drop_caches; "
+                "for i in /disk/big*; do cmp /tmp/big $i && echo BIG same $i; done; echo BIG done")
         vm.line("BIG ready", timeout=30)
         return vm
 
-    def write(self, vm):
-        vm.type("dd if=/tmp/big of=/disk/big bs=256k conv=fsync 2>/dev/null; echo BIG status=$? &&"
-                " echo 3 >/proc/sys/vm/drop_caches && cmp /tmp/big /disk/big && echo BIG same")
-
-    def written(self, vm):
+    def written(self, *vms):
         """It has been written after all, and is what was to be written."""
-        at = vm.line("BIG status=0", timeout=60).end()
-        vm.line("BIG same", at, timeout=60)
+        vms[-1].line("BIG done", timeout=60)
+        said = "".join(vm.serial() for vm in vms)
+        self.assertEqual(len(set(re.findall(r"(?m)^BIG same .*", said))), BIGS, said[-500:])
+        self.assertNotIn("BIG status", said)
+        self.mark("written")
 
     def full(self, *programs):
         devices = Devices(Disk(self.image(), options="cache=none,werror=stop,rerror=stop"),
                           user=False, balloon=False)
         self.addCleanup(lambda: self.outer.alive and self.free())
-        vm = self.begin(devices, *EXTRA[programs[0]], program=programs[0],
+        vm = self.write(devices, *EXTRA[programs[0]], program=programs[0],
                         cpu=HOST_CPU[programs[0]])
         self.fill()
-        self.write(vm)
         self.stopped(vm, True)
         self.assertEqual(self.io_status(vm), "nospace")
         vm.cmd("cont")  # tries again, and fails again
@@ -173,7 +180,7 @@ class Errors(DeviceCase):
         self.mark("full")
         self.free()
         vm.cmd("cont")
-        self.written(vm)
+        self.written(before, vm)
         self.progress(vm, devices, before)
         self.check_well(vm)
         self.conclude(vm, devices)
@@ -200,8 +207,7 @@ class Errors(DeviceCase):
         devices = Devices(Disk(self.image(), options="cache=none,werror=stop,rerror=stop"),
                           user=False, balloon=False)
         switch = f"{self.folder}/fail"
-        vm = self.begin(devices, env={"FERRY_FAIL_BLOCK": switch})
-        self.write(vm)
+        vm = self.write(devices, env={"FERRY_FAIL_BLOCK": switch})
         self.sh(f"echo write >{switch}")
         for _ in range(3):
             self.stopped(vm, False)
