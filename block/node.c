@@ -125,6 +125,11 @@ const char *block_node_name(const struct block_node *node)
     return node->name;
 }
 
+const char *block_path(const struct block_node *node)
+{
+    return block_leaf_const(node)->filename;
+}
+
 const char *block_drive_id(const struct block_node *node)
 {
     return node->drive_id ? node->drive_id : "";
@@ -329,11 +334,14 @@ static int decide(const struct block_node *node, const struct block_request *req
     if (!node->set->active) {
         return -EPERM; /* the disk is another machine's */
     }
+    if (req->op == BLOCK_FLUSH && (leaf->no_flush || !node->user_writes)) {
+        return 0;
+    }
     if (node->set->fault_path && block_fault(node->set, req->op)) {
         return -EIO;
     }
     if (req->op == BLOCK_FLUSH) {
-        return leaf->no_flush || !node->user_writes ? 0 : leaf->flush_error ? leaf->flush_error : 1;
+        return leaf->flush_error ? leaf->flush_error : 1;
     }
     if (req->op != BLOCK_READ && !node->user_writes) {
         return -EPERM;

@@ -16,6 +16,7 @@
 
 #include "qapi/qapi-events.h"
 #include "system/vm.h"
+#include "util/error.h"
 #include "virtio-blk.h"
 
 #define HEADER_BYTES  16
@@ -140,6 +141,9 @@ static void fail(struct blk_request *r, int error)
         if (b->io_status == BLOCK_DEVICE_IO_STATUS_OK) {
             b->io_status =
                 error == ENOSPC ? BLOCK_DEVICE_IO_STATUS_NOSPACE : BLOCK_DEVICE_IO_STATUS_FAILED;
+            report_warning("Disk '%s' cannot be %s: '%s': %s; the guest is stopped: %s, then cont",
+                           block_name(b->node), r->write ? "written" : "read", block_path(b->node),
+                           g_strerror(error), error == ENOSPC ? "make room" : "look after it");
         }
         blk_list_add(&b->waiting, r);
         vm_request_stop(b->vdev.dev.vm, RUN_STATE_IO_ERROR);

@@ -93,6 +93,7 @@ enum block_error_action {
 /* What -drive says of werror= and rerror=. */
 enum block_error_action block_on_error(const struct block_node *node, bool write);
 const char *block_name(const struct block_node *node); /* drive id, or node-name: for messages */
+const char *block_path(const struct block_node *node); /* of its file, as it was given */
 const char *block_node_name(const struct block_node *node);
 const char *block_drive_id(const struct block_node *node); /* "" where -blockdev made it */
 

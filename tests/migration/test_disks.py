@@ -28,6 +28,11 @@ class DiskCase(Disks, MigrationCase):
         return done
 
 
+    def done_writes(self, *machines):
+        """How many writes have been done, on all of them together."""
+        return sum(vm.cmd("query-blockstats")[0]["stats"]["wr_operations"] for vm in machines)
+
+
 class Move(DiskCase):
     def test_there_and_back(self):
         path = self.image()
@@ -101,6 +106,7 @@ class Move(DiskCase):
             done = self.arrive(driver)
             self.assertEqual(done["status"], "completed")
             driver.collect()
+            self.assertEqual(self.done_writes(self.src, self.dst), 40)
             driver.check()
             self.dst.quit()
             self.src.quit()
@@ -161,6 +167,7 @@ class Stopped(DiskCase):
             self.room()
             self.dst.cmd("cont")
             driver.collect()
+            self.assertEqual(self.done_writes(self.src, self.dst), 6)
             driver.check()
             self.src.quit()
             self.dst.quit()
@@ -267,11 +274,49 @@ class Failure(DiskCase):
         driver.check()
         reader.quit()
 
-    def test_disk_fails_at_the_end(self):
+    def test_somebody_else_takes_it(self):
+        """Between the hand-over and the destination: who has the locks has the disk. The guest runs
+        nowhere until it can have them again."""
+        path = self.image()
+        self.disks(self.disk(path))
+        driver = DiskDriver(self, self.src)
+        driver.write(0, pattern(512))
+        migrate.hold(self.dst, "incoming-go")
+        migrate.start(self.src, self.uri)
+        migrate.wait_held(self.dst, "incoming-go")
+        self.assertEqual(self.locked(path), set())
+        other = self.vm(*self.disk(path), name="other")
+        migrate.release(self.dst)
+        said = migrate.wait_status(self.src, "failed")["error-desc"]
+        self.assertIn('Failed to get "write" lock', said)
+        self.dst.wait(1)
+        self.assertNotEqual(self.src.status(), "running")
+        self.assertIn("The guest stays stopped here: Disk 'd0': Failed to get", self.src.stderr())
+        with self.assertRaisesRegex(Exception, 'Failed to get "write" lock'):
+            self.src.cmd("cont")
+        other.quit()
+        self.src.cmd("cont")
+        self.assertEqual(self.locked(path), WRITER)
+        driver.check()
+
+    def test_destination_cannot_run(self):
+        """It had the disks already, and gives them back."""
+        path = self.image()
+        self.disks(self.disk(path), destination={"env": {"FERRY_FAIL_RUN": "all"}})
+        driver = DiskDriver(self, self.src)
+        driver.write(0, pattern(512))
+        migrate.start(self.src, self.uri)
+        migrate.wait_status(self.src, "failed")
+        self.dst.wait(1)
+        self.src.wait_state("running")
+        self.assertEqual(self.locked(path), WRITER)
+        driver.write(8, pattern(512, 8))
+        driver.check()
+
+    def fail_at_the_end(self, drive):
         """What was written does not reach the disk: the guest stays where it is."""
         path, fault = self.image(), self.path("fault")
-        self.disks(self.disk(path, ",cache=none"),
-                   source={"env": {"FERRY_FAIL_BLOCK": fault}})
+        self.disks(self.disk(path, drive), source={"env": {"FERRY_FAIL_BLOCK": fault}})
         driver = DiskDriver(self, self.src)
         driver.write(0, pattern(512))
         migrate.hold(self.src, "ready")
@@ -288,10 +333,18 @@ class Failure(DiskCase):
         self.assertEqual(self.locked(path), WRITER)
         os.unlink(fault)
         driver.check()
+        return path, driver
+
+    def test_disk_fails_at_the_end(self):
+        path, driver = self.fail_at_the_end(",cache=none")
         self.another_destination(extra_args=self.disk(path, ",cache=none"))
         migrate.start(self.src, self.uri)
         self.arrive(driver)
         driver.check()
+
+    def test_unsafe_is_flushed_at_the_end(self):
+        """What no flush of the guest's has done, the hand-over does."""
+        self.fail_at_the_end(",cache=unsafe")
 
     def test_cancel_at_the_end(self):
         path = self.image()

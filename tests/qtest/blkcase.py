@@ -4,6 +4,7 @@ Machines with one disk whose driver is the test, for the cases of virtio-blk. A 
 `backend` says (-drive or -blockdev with the name d0), else a -drive on an image.
 """
 
+import os
 import struct
 import unittest
 
@@ -91,6 +92,15 @@ class Blk(TestCase):
 
     def write(self, sector, data, **more):
         self.assertEqual(self.request(OUT, sector, data, **more)[0], OK)
+
+    def open_flags(self, path):
+        """How the machine has the file open."""
+        folder = f"/proc/{self.vm.process.pid}"
+        for fd in os.listdir(folder + "/fd"):
+            if os.path.realpath(f"{folder}/fd/{fd}") == os.path.realpath(path):
+                with open(f"{folder}/fdinfo/{fd}", encoding="ascii") as f:
+                    return int(f.read().split("flags:")[1].split()[0], 8)
+        raise AssertionError(f"{path} is not open")
 
     def config(self):
         return bytes(self.vm.qtest.readb(self.disk.base + CONFIG + i) for i in range(64))

@@ -87,6 +87,8 @@ class Transfer(Device):
                     loop = self.loop(name=f"{form.__name__}{more}.img")
                     self.start(backend=form(loop.device, more))
                     self.assertEqual(struct.unpack("<Q", self.config()[:8])[0], 4 * MIB // 512)
+                    self.assertEqual(bool(self.open_flags(loop.device) & os.O_DIRECT),
+                                     form != raw and any(m in more for m in ("none", "direct")))
                     self.write(8, data)
                     self.write(8191, data[:512])
                     self.assertEqual(self.read(8, 65536, pieces=4), data)

@@ -27,6 +27,8 @@ class Requests(Blk):
                     path = self.image()
                     self.start(path, drive=options, legacy=legacy,
                                features=1 << EVENT_IDX | 1 << INDIRECT_DESC)
+                    self.assertEqual(bool(self.open_flags(path) & os.O_DIRECT),
+                                     "none" in options or "directsync" in options)
                     data = pattern(65536)
                     self.write(8, data)
                     self.assertEqual(self.read(8, 65536, pieces=4), data)
@@ -101,12 +103,18 @@ class Requests(Blk):
 
     def test_read_only(self):
         path = self.image(data=b"x" * 1024)
-        self.start(path, drive=",readonly=on")
+        self.start(path, drive=",readonly=on,werror=stop")
         self.assertTrue(self.disk.device_features() >> RO & 1)
         self.assertEqual(self.read(0, 512), b"x" * 512)
+        self.assertEqual(self.open_flags(path) & os.O_ACCMODE, os.O_RDONLY)
         self.assertEqual(self.request(OUT, 0, b"y" * 512)[0], IOERR)
         self.assertEqual(self.request(DISCARD, out=struct.pack("<QII", 0, 1, 0))[0], IOERR)
         self.assertEqual(self.request(FLUSH)[0], OK)
+        # it is the guest that is wrong, and not the disk
+        stats = self.vm.cmd("query-blockstats")[0]["stats"]
+        self.assertEqual((stats["invalid_wr_operations"], stats["invalid_unmap_operations"],
+                          stats["failed_wr_operations"]), (1, 1, 0))
+        self.assertEqual(self.vm.status(), "running")
         with open(path, "rb") as f:
             self.assertEqual(f.read(512), b"x" * 512)
 
@@ -499,6 +507,10 @@ class Gone(Blk):
                 self.vm.wait_state("io-error")
                 self.assertEqual(self.vm.cmd("query-block")[0]["io-status"], "failed")
                 self.assertIsNone(self.queue.poll())
+                did = "read" if name == "read" else "written"
+                self.assertIn(f"Disk 'd0' cannot be {did}: ", self.vm.stderr())
+                self.assertIn("Input/output error; the guest is stopped: look after it, then cont",
+                              self.vm.stderr())
                 self.failing()
                 self.vm.cmd("cont")
                 self.assertEqual(self.queue.wait()[0], head)
@@ -512,6 +524,15 @@ class Gone(Blk):
             self.assertEqual(self.request(FLUSH)[0], IOERR)
             self.failing()
             self.assertEqual(self.request(FLUSH)[0], later)
+
+    def test_unsafe_does_not_flush(self):
+        """With cache=unsafe a flush does nothing, so it cannot fail; nor does that of a disk that
+        is only read."""
+        for drive in (",cache=unsafe", ",readonly=on"):
+            self.start(self.image(name=f"disk{len(drive)}.img"), drive=drive)
+            self.failing("flush")
+            self.assertEqual(self.request(FLUSH)[0], OK)
+            self.failing()
 
 
 class Errors(Blk):
@@ -567,9 +588,14 @@ class Errors(Blk):
                 self.assertEqual(self.vm.cmd("query-block")[0]["io-status"], "nospace")
                 self.vm.cmd("cont")  # still no room
                 self.vm.wait_state("io-error")
+                self.assertIn(f"Disk 'd0' cannot be written: '{self.disk_path}': No space left on "
+                              "device; the guest is stopped: make room, then cont",
+                              self.vm.stderr())
                 self.make_room()
                 self.vm.cmd("cont")
                 self.finish(sectors)
+                stats = self.vm.cmd("query-blockstats")[0]["stats"]
+                self.assertEqual(stats["wr_operations"], len(sectors))  # each once
                 self.assertEqual(self.vm.cmd("query-block")[0]["io-status"], "ok")
                 self.vm.quit()
                 os.truncate(self.disk_path, 0)
