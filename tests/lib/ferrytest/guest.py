@@ -91,7 +91,7 @@ class Guest:
             return all(c["writes"] != n for c, n in zip(self.box.cpus(), writes))
         wait_for(f"writing vCPUs in {self.vm.name}", look, timeout)
 
-    def verify(self, timeout=60.0):
+    def verify(self, timeout=180.0):
         """Lets the running guest verify all of its pages now; the number of bad words."""
         box = self.box
         want = box.header["verify_req"] + 1
