@@ -122,14 +122,6 @@ class Serial(Virtio):
         self.peer.settimeout(scaled(10))
         return vm
 
-    def receive(self, peer, count):
-        data = b""
-        while len(data) < count:
-            more = peer.recv(count - len(data))
-            self.assertTrue(more)
-            data += more
-        return data
-
     @staticmethod
     def drain(peer):
         data = b""

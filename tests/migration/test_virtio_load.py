@@ -8,19 +8,17 @@ stopped completes once, on one side or the other.
 import unittest
 
 from ferrytest import load, migrate, net
-from ferrytest.load import Disk, Peer, Taps
+from ferrytest.load import Disk, Peer, Taps, Travels
 from ferrytest.net import Wire
 from migrationcase import MigrationCase
 from postcopycase import MIB, PostcopyCase
 
-MOVES = 5
+ROUTE = ("ferry",) * 6
 WHY_NOT = net.own_network()
 WORK = "report=100 rate=500"
-# what the driver asks for: event index, indirect descriptors, interrupts
-DRIVERS = ("", "virtidx=1 virtind=1 virtirq=1")
 
 
-class Moves(MigrationCase):
+class Moves(Travels, MigrationCase):
     """Every machine of a chain has the same devices."""
 
     def start(self, extra, guest, incoming=False, paused=False):
@@ -35,48 +33,36 @@ class Moves(MigrationCase):
             vm.guest.wait_ready()
         return vm
 
-    def move_on(self, vm, extra, guest):
-        dst = self.start(extra, guest, incoming=True)
-        migrate.move(vm, dst, self.uri)
-        return dst
+    def first(self, _, extra, guest, paused=False):
+        return self.start(extra, guest, paused=paused)
+
+    def next(self, _, extra, guest):
+        return self.start(extra, guest, incoming=True)
+
+    def move(self, src, dst):
+        migrate.move(src, dst, self.uri)
+
+    def check_well(self, vm):
+        vm.guest.check()
 
 
 class DiskLoad(Moves):
-    def travel(self, legacy, guest, requests=300, options="", device=""):
-        path = load.make_disk(self.path(f"disk{len(self.machines)}"))
-        extra = load.drive(path, legacy, options, device)
-        vm = self.start(extra, guest)
-        Disk(vm.guest).wait_run()
-        for _ in range(MOVES):
-            Disk(vm.guest).wait_requests(requests)
-            src, vm = vm, self.move_on(vm, extra, guest)
-            src.quit()
-        Disk(vm.guest).wait_requests(requests)
-        vm.guest.check()
-        disk = Disk(vm.guest).check(path)
-        self.assertGreater(disk["reads"], requests)
-        self.assertGreater(disk["writes"], requests)
-        vm.quit()
-        return disk
-
     def test_moves(self):
-        for legacy in (True, False):
-            for driver in DRIVERS:
-                with self.subTest(legacy=legacy, driver=driver):
-                    self.travel(legacy, f"blk=1 blkdepth=16 blkflush=50 {driver}")
+        self.with_each_driver(lambda legacy, driver: self.carry_disk(
+            ROUTE, f"blk=1 blkdepth=16 blkflush=50 {driver}", legacy))
 
     def test_large_requests(self):
         """Requests of 128 KiB: many pieces of the guest's memory."""
-        self.travel(False, "blk=1 blkdepth=8 blkbs=128K virtidx=1", requests=100)
+        self.carry_disk(ROUTE, "blk=1 blkdepth=8 blkbs=128K virtidx=1", False, requests=100)
 
     def test_direct(self):
         """O_DIRECT: requests take longer, more are in flight when the guest stops."""
-        self.travel(False, "blk=1 blkdepth=64 blkread=20", options=",cache=none")
+        self.carry_disk(ROUTE, "blk=1 blkdepth=64 blkread=20", False, options=",cache=none")
 
     def test_one_at_a_time(self):
         """The I/O thread looks for the requests of a quick driver and is notified by a slow one: none
         is missed where it goes from one to the other, nor at a stop."""
-        for driver in DRIVERS:
+        for driver in load.DRIVERS:
             for rate in (5000, 20000, 40000, "max"):
                 with self.subTest(driver=driver, rate=rate):
                     path = load.make_disk(self.path(f"disk{len(self.machines)}"))
@@ -138,38 +124,14 @@ class DiskPostcopy(Postcopy):
 
 
 @unittest.skipIf(WHY_NOT, WHY_NOT)
-class NetLoad(Moves, Taps):
-    def travel(self, legacy, guest):
-        with Peer() as peer:
-            vm = self.start(self.tap(legacy), guest, paused=True)
-            wire = Wire(self.ifname)
-            peer.add(wire)
-            vm.cmd("cont")
-            vm.guest.wait_ready()
-            for _ in range(MOVES):
-                self.wait_frames(vm, 200)
-                src, old = vm, wire
-                dst = self.start(self.tap(legacy), guest, incoming=True)
-                wire = Wire(self.ifname)
-                peer.add(wire)
-                migrate.move(src, dst, self.uri)
-                peer.drop(old)
-                src.quit()
-                vm = dst
-            self.wait_frames(vm, 200)
-            vm.guest.check()
-            peer.check(vm.guest)
-            vm.quit()
-
+class NetLoad(Moves):
     def test_moves(self):
-        for legacy in (True, False):
-            for driver in DRIVERS:
-                with self.subTest(legacy=legacy, driver=driver):
-                    self.travel(legacy, f"net=both netrate=2000 netlen=200 {driver}")
+        self.with_each_driver(lambda legacy, driver: self.carry_network(
+            ROUTE, f"net=both netrate=2000 netlen=200 {driver}", legacy))
 
 
 @unittest.skipIf(WHY_NOT, WHY_NOT)
-class Memory(Moves, Taps):
+class Memory(Moves):
     """What devices have written until the last moment is on the other side."""
 
     def arrive(self, src, dst):

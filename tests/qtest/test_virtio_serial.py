@@ -100,14 +100,6 @@ class SerialCase(TestCase):
         self.rx[port].kick()
         return addrs
 
-    def receive(self, peer, count):
-        data = b""
-        while len(data) < count:
-            more = peer.recv(count - len(data))
-            self.assertTrue(more)
-            data += more
-        return data
-
 
 class Control(SerialCase):
     def test_configuration(self):

@@ -61,6 +61,15 @@ class TestCase(unittest.TestCase):
         if waited:
             raise AssertionError("The rest of this case was left out after that") from None
 
+    def receive(self, sock, count):
+        """So many bytes of a connection."""
+        data = b""
+        while len(data) < count:
+            more = sock.recv(count - len(data))
+            self.assertTrue(more, f"The connection ended after {data}")
+            data += more
+        return data
+
     def folder(self, parent=None):
         """A new folder that exists until the case is over."""
         path = tempfile.mkdtemp(prefix="ferry-", dir=parent)

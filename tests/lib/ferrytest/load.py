@@ -5,6 +5,7 @@ the other end of its network.
 
     disk = Disk(vm.guest); disk.wait_run(); ...; disk.check(path)
     with Peer() as peer: peer.add(Wire("t0")); ...; peer.check(vm.guest)
+    class Moves(Travels, TestCase): ...; self.carry_disk(("ferry", "ferry"), "blk=1", legacy=True)
 """
 
 import select
@@ -15,10 +16,13 @@ import time
 
 from .deadline import wait_for
 from .guest import check_disk, file_offset
+from .net import Wire
 
 RUN = 2  # MAILBOX_DISK_RUN
 ETHERTYPE = 0x88B5
 MAGIC = 0x6672727966726D65
+# what the driver asks for: event index, indirect descriptors, interrupts
+DRIVERS = ("", "virtidx=1 virtind=1 virtirq=1")
 
 
 def drive(path, legacy, options="", device=""):
@@ -211,3 +215,65 @@ class Taps:
             nic = vm.guest.box.nic()
             return all(nic[k] >= begin[k] + count for k in ("completed", "received"))
         wait_for(f"{count} frames each way", look)
+
+
+class Travels(Taps):
+    """
+    For a test case: a guest that keeps a disk or a network busy goes from machine to machine and has
+    lost and doubled nothing. `route` is who runs it, one after the other. What the case has to have:
+
+      first(who, extra, guest, paused=False)  a machine with the guest, ready unless paused
+      next(who, extra, guest)                 one that waits for the guest
+      move(src, dst)
+      check_well(vm)                          the guest's own complaints
+    """
+
+    def with_each_driver(self, travel):
+        """Calls travel(legacy, what the guest's driver asks for)."""
+        for legacy in (True, False):
+            for driver in DRIVERS:
+                with self.subTest(legacy=legacy, driver=driver):
+                    travel(legacy, driver)
+
+    def carry_disk(self, route, guest, legacy, requests=300, options="", device=""):
+        """Returns the guest's counters at the end."""
+        path = make_disk(self.path(f"disk{len(self.machines)}"))
+        extra = drive(path, legacy, options, device)
+        vm = self.first(route[0], extra, guest)
+        Disk(vm.guest).wait_run()
+        for who in route[1:]:
+            Disk(vm.guest).wait_requests(requests)
+            dst = self.next(who, extra, guest)
+            self.move(vm, dst)
+            vm.quit()
+            vm = dst
+        Disk(vm.guest).wait_requests(requests)
+        self.check_well(vm)
+        disk = Disk(vm.guest).check(path)
+        self.assertGreater(disk["reads"], requests)
+        self.assertGreater(disk["writes"], requests)
+        vm.quit()
+        return disk
+
+    def carry_network(self, route, guest, legacy, frames=200):
+        """Each machine has a tap of its own."""
+        with Peer() as peer:
+            vm = self.first(route[0], self.tap(legacy), guest, paused=True)
+            wire = Wire(self.ifname)
+            peer.add(wire)
+            vm.cmd("cont")
+            vm.guest.wait_ready()
+            for who in route[1:]:
+                self.wait_frames(vm, frames)
+                old = wire
+                dst = self.next(who, self.tap(legacy), guest)
+                wire = Wire(self.ifname)
+                peer.add(wire)
+                self.move(vm, dst)
+                peer.drop(old)
+                vm.quit()
+                vm = dst
+            self.wait_frames(vm, frames)
+            self.check_well(vm)
+            peer.check(vm.guest)
+            vm.quit()
