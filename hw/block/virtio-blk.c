@@ -487,6 +487,13 @@ static bool blk_load(struct virtio_device *v, const void *opaque, GError **err)
     if (virtio_has(v, BLK_FEATURE_CONFIG_WCE) && capacity) {
         b->wce = v->config[CONFIG_WCE];
     }
+    /* no more than a word: it may have been shrunk for good, and nobody have looked since */
+    if (capacity > block_length(b->node) / BLK_SECTOR) {
+        report_warning(
+            "The guest knows %" PRIu64 " sectors of disk '%s', but '%s' has only %" PRIu64
+            ": give the destination the image that the source has",
+            capacity, block_name(b->node), block_path(b->node), block_length(b->node) / BLK_SECTOR);
+    }
     return true;
 }
 

@@ -52,6 +52,7 @@ class Move(DiskCase):
                     self.assertGreater(pause["disk-lock-gap"], 0)
                     self.assertLessEqual(pause["disk-lock-gap"], pause["whole"])
                     self.assertGreater(pause["disks"], 0)
+                    self.assertNotIn("The guest knows", self.dst.stderr())
                     driver.check()
                     self.src.quit()
                     self.assertEqual(self.locked(path), WRITER)
@@ -543,6 +544,30 @@ class BlockDevice(DiskCase):
         self.dst.wait(1)
         self.src.wait_state("running")
         self.assertEqual(self.locked(loop.device), WRITER)
+
+
+class Saved(DiskCase):
+    """A guest in a file, where nobody can compare."""
+
+    def test_short_image(self):
+        """The image has become shorter: that is said, and what is missing fails."""
+        path, short = self.image(2 * MIB), self.image(MIB, "short.img")
+        self.disks(self.disk(path))
+        driver = DiskDriver(self, self.src)
+        driver.write(0, pattern(512))
+        driver.write(3000, pattern(512, 3))
+        migrate.set_capabilities(self.src, return_path=False)
+        migrate.start(self.src, "exec:cat > " + self.path("saved"))
+        migrate.wait_status(self.src, "completed")
+        vm = self.vm(*self.disk(short), name="short", incoming="exec:cat " + self.path("saved"))
+        vm.wait_state("running")
+        driver.moved(vm)
+        self.assertIn(f"The guest knows 4096 sectors of disk 'd0', but '{short}' has only 2048: give "
+                      "the destination the image that the source has", vm.stderr())
+        self.assertEqual(driver.read(0, 512), bytes(512))
+        driver.offer(OUT, 3000, pattern(512, 5))
+        driver.kick()
+        driver.collect(want=1)  # IOERR
 
 
 class Late(DiskCase):
