@@ -12,8 +12,8 @@
  *                                                   <-  FERRY_CHECK ... (what stands in the way)
  *   ram START | ram PART ... (guest runs)           ->
  *   --- guest stops ---
- *   ram END | device FULL ... | EOF | VMDESC        ->  reads and checks everything, touches
- * devices last
+ *   ram END | FERRY_ADDRESSES                       ->
+ *   device FULL ... | EOF | VMDESC                  ->  reads and checks all, devices last
  *                                                   <-  FERRY_READY
  *   FERRY_GO (commit point)                         ->  runs the guest
  *                                                   <-  SHUT 0

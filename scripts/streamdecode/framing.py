@@ -6,6 +6,7 @@ other iterative handlers), by the built-in table, or by the description at the s
 is looked up before the first record is read.  The footer after the payload then proves the length.
 """
 
+import ipaddress
 import json
 import re
 from itertools import zip_longest
@@ -27,7 +28,8 @@ DESCRIPTION_LIMIT = 16 << 20
 FERRY_PING = 0x46525259
 FERRY_GO = 0x4653
 FERRY_ZEROED = 0x1
-FERRY_FEATURES = {FERRY_ZEROED: "zeroed", 0x2: "commit"}
+FERRY_FEATURES = {FERRY_ZEROED: "zeroed", 0x2: "commit", 0x4: "check", 0x8: "runs", 0x10: "bye",
+                  0x20: "addresses"}
 
 
 # --- commands ------------------------------------------------------------------------------------
@@ -78,6 +80,25 @@ def ferry_go_args(reader, args):
     args["stopped_ns"] = reader.be64("time since the clocks stopped")
 
 
+def ferry_check_args(reader, args):
+    args["last"] = reader.u8("whether a chunk is the last") == 1
+    args["bytes"] = reader.left()
+    reader.skip(reader.left(), "a chunk of a description")
+
+
+def ferry_addresses_args(reader, args):
+    """Each as (where the device is, address)."""
+    args["addresses"] = []
+    while reader.left():
+        place = reader.be64("place of a device")
+        family, router = reader.u8("family of an address"), reader.u8("router flag")
+        raw = reader.raw(16, "an address")
+        if family not in (4, 6):
+            raise StreamError(reader.pos - 18, f"an IP address of the family {family}")
+        text = str(ipaddress.ip_address(bytes(raw[:4] if family == 4 else raw)))
+        args["addresses"].append((place, text + (" router" if router else "")))
+
+
 # number -> (name, arguments)
 COMMANDS = {
     1: ("OPEN_RETURN_PATH", no_args),
@@ -93,6 +114,9 @@ COMMANDS = {
     11: ("SWITCHOVER_START", no_args),
     0x4652: ("FERRY_FEATURES", ferry_features_args),
     0x4653: ("FERRY_GO", ferry_go_args),
+    0x4654: ("FERRY_CHECK", ferry_check_args),
+    0x4655: ("FERRY_BYE", no_args),
+    0x4656: ("FERRY_ADDRESSES", ferry_addresses_args),
 }
 
 

@@ -313,6 +313,21 @@ class Ferry(unittest.TestCase):
         with self.assertRaises(streamdecode.StreamError):
             streamdecode.parse(edit.bytes() + build.Writer().ping(1).bytes())
 
+    def test_addresses(self):
+        edit = build.Edit(data("mv-tcg-min-S.bin"))
+        place = build.be(0xFEB02E00, 8)
+        one = place + b"\4\0" + bytes([192, 0, 2, 7]) + bytes(12)
+        two = place + b"\6\1" + bytes.fromhex("20010db8" + "0" * 22 + "09")
+        edit.insert_before(edit.sections()[0], build.Writer().command("FERRY_ADDRESSES", one + two)
+                           .bytes())
+        stream = streamdecode.parse(edit.bytes())
+        self.assertEqual(stream.problems, [])
+        self.assertEqual(stream.commands[0].args["addresses"],
+                         [(0xFEB02E00, "192.0.2.7"), (0xFEB02E00, "2001:db8::9 router")])
+        with self.assertRaises(streamdecode.StreamError):
+            streamdecode.parse(build.Writer().header().configuration()
+                               .command("FERRY_ADDRESSES", one[:-1]).eof().bytes())
+
     def test_zeroed(self):
         writer = build.Writer().header().configuration()
         writer.command("FERRY_FEATURES", build.be(framing.FERRY_ZEROED, 8))
@@ -321,15 +336,15 @@ class Ferry(unittest.TestCase):
         self.assertEqual(block.missing(), 0)
 
     def test_return(self):
-        raw = (bytes.fromhex("46520014 00000001 0000000000000006 07") + b"ferry 1"
+        raw = (bytes.fromhex("46520014 00000001 0000000000000046 07") + b"ferry 1"
                + bytes.fromhex("46530000 0002000446525259 46540003") + b"No."
                + bytes.fromhex("0001000400000000"))
         stream = streamdecode.parse(raw)
         self.assertEqual(stream.kind, "return")
         self.assertEqual([one.name for one in stream.messages],
                          ["FERRY_HELLO", "FERRY_READY", "PONG", "FERRY_ERROR", "SHUT"])
-        self.assertEqual(stream.messages[0].args, {"version": 1, "features": 6,
-                                                   "meaning": "commit 0x4", "program": "ferry 1"})
+        self.assertEqual(stream.messages[0].args, {"version": 1, "features": 0x46,
+                                                   "meaning": "commit check 0x40", "program": "ferry 1"})
         self.assertEqual(stream.messages[3].args["text"], "No.")
 
 
