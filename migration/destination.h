@@ -25,6 +25,7 @@ struct load {
     bool has_configuration;
     bool check_only;        /* it began without a configuration: it cannot bring a guest */
     atomic_bool seen_check; /* it has been one that only checks, for other threads */
+    atomic_bool spoken;     /* something has come, for other threads */
     bool return_path;       /* the source reads one */
     bool mute;              /* it has asked for one, and this channel carries none */
     bool offered;           /* FERRY_PING_MAGIC came: HELLO was sent */

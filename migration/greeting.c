@@ -331,6 +331,7 @@ enum greeting load_greet(struct load *l, GError **err)
             return GREETING_SILENT;
         }
     }
+    atomic_store(&l->spoken, true);
     if (!read_header(l, err)) {
         return GREETING_FAILED;
     }

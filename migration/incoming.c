@@ -38,9 +38,10 @@
 #include "system/vm-init.h"
 #include "util/error.h"
 
-#define CHECK_TIMEOUT_MS 10000
-#define GREETINGS_MAX    16
-#define ACCEPT_RETRY_MS  200
+#define CHECK_TIMEOUT_MS   10000
+#define COLLECT_TIMEOUT_MS 10000 /* for threads that only have to be let run */
+#define GREETINGS_MAX      16
+#define ACCEPT_RETRY_MS    200
 
 struct greeter {
     struct load *l;
@@ -250,16 +251,22 @@ static struct greeter *wait_for_guest(struct incoming *in, GError **err)
     }
 }
 
-/* Connections that have said nothing may be the second one of the guest's source, see urgent.h. */
+/*
+ * Connections that have said nothing may be the second one of the guest's source, see urgent.h: one
+ * that is lost here ends the migration when the first page is sent on it. Their threads find out by
+ * themselves that a guest has come, however long a busy host takes to let them run; one that has
+ * said something is not waited for.
+ */
 static void collect_silent(struct incoming *in)
 {
-    int64_t deadline = g_get_monotonic_time() + 2 * GREETING_POLL_MS * 1000;
+    int64_t deadline = g_get_monotonic_time() + (int64_t)COLLECT_TIMEOUT_MS * 1000;
 
     atomic_store(&in->taken, true);
     for (unsigned i = 0; i < in->greeters->len;) {
         struct greeter *g = g_ptr_array_index(in->greeters, i);
 
-        while (!atomic_load(&g->done) && g_get_monotonic_time() < deadline) {
+        while (!atomic_load(&g->done) && !atomic_load(&g->l->spoken) &&
+               !atomic_load(&in->cancelled) && g_get_monotonic_time() < deadline) {
             g_usleep(1000);
         }
         if (!atomic_load(&g->done) || g->outcome != GREETING_SILENT) {
