@@ -22,7 +22,7 @@ import time
 from .image import PORT
 from .link import Link, LinkDown
 
-BOOT = 60.0  # seconds for the boot on a host that has other work; alone it takes less than 10
+BOOT = 180.0  # seconds for the boot on a host with much other work; alone it takes less than 10
 TAIL = 3000  # bytes of a log that are shown
 PR_SET_PDEATHSIG = 1
 

@@ -19,6 +19,7 @@ sys.path[0:0] = [os.path.join(SOURCE_DIR, "scripts"), os.path.join(SOURCE_DIR, "
 os.environ.setdefault("FERRY_TEST_TIMEOUT_FACTOR", "3")
 
 from ferrytest import migrate  # noqa: E402
+from ferrytest.deadline import scaled  # noqa: E402
 from labvm import packages, session  # noqa: E402
 from labvm.runner import LONG  # noqa: E402
 from labmachine import FERRY, NEWER_QEMU, QEMU, Machine, fields  # noqa: E402
@@ -28,7 +29,7 @@ HOST_CPU = {FERRY: "host", QEMU: "host,-svm", NEWER_QEMU: "host,-svm"}
 # What QEMU 10 sends on microvm and no older one, nor Ferry, takes.
 EXTRA = {FERRY: (), QEMU: (), NEWER_QEMU: ("-global", "migration.send-switchover-start=off")}
 
-LIMIT = 400.0  # seconds, of a case; a quiet host needs a tenth of it
+LIMIT = scaled(133.0)  # seconds, of a case: 400; a quiet host needs a tenth of it
 
 
 def long(thing):

@@ -27,7 +27,7 @@ FIRMWARE = "/usr/share/qemu"
 KERNEL = "/lab/vmlinuz"
 APPEND = "console=ttyS0 panic=-1 reboot=t quiet"
 BOOT = 30.0      # until Linux is in user space, before scaled()
-LIFETIME = 600.0  # a process that is still there is killed
+LIFETIME = scaled(200.0)  # a process that is still there is killed
 LOG_TAIL = 1000
 
 
