@@ -182,6 +182,24 @@ bool block_file_open(struct block_node *node, bool auto_read_only, GError **err)
     return true;
 }
 
+bool block_file_make_writable(struct block_node *node, GError **err)
+{
+    int fd = open_path(node, false, err);
+    bool ok;
+
+    if (fd < 0) {
+        return false;
+    }
+    ok = dup3(fd, node->fd, O_CLOEXEC) >= 0; /* what has the number keeps it */
+    if (ok) {
+        node->not_writable = 0;
+    } else {
+        error_set_errno(err, FERRY_ERROR_HOST, errno, "Could not open '%s' again", node->filename);
+    }
+    close(fd);
+    return ok;
+}
+
 bool block_file_is_host_alone(int fd)
 {
     static const long local[] = {

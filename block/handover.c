@@ -234,6 +234,17 @@ bool block_inactivate_all(struct vm *vm, GError **err)
     return true;
 }
 
+/* Some storage can be written on one host at a time: that it is our turn may show only now. */
+static bool take(struct block_node *node, GError **err)
+{
+    struct block_node *leaf = block_leaf(node);
+
+    if (node->user_writes && leaf->not_writable && !block_file_make_writable(leaf, err)) {
+        return false;
+    }
+    return block_take_locks(node, err);
+}
+
 /* Locks, and what the other machine has changed. */
 static bool activate(struct block_node *node, int64_t end, GError **err)
 {
@@ -241,7 +252,7 @@ static bool activate(struct block_node *node, int64_t end, GError **err)
     GError *error = NULL;
     int64_t length;
 
-    while (!block_take_locks(node, &error)) {
+    while (!take(node, &error)) {
         if (monotonic_ns() > end) {
             g_propagate_prefixed_error(err, error, "Disk '%s': ", block_name(node));
             return false;

@@ -34,7 +34,8 @@ struct block_node {
     char *filename;
     int fd; /* -1: raw */
     /* Why it could only be opened to read, where auto-read-only allows that: an errno, else 0. Who
-     * wants to write is refused with it. */
+     * wants to write is refused with it; on a destination it is tried again when the guest comes.
+     */
     int not_writable;
     bool is_device, read_only, direct, no_flush, discard, writethrough, force_share;
     BlockdevDetectZeroesOptions detect_zeroes;
@@ -85,6 +86,9 @@ struct block_node *block_find_node(struct block_set *set, const char *node_name)
 
 /* Opens node->filename as the node's members say and finds out about it; *err HOST or USER. */
 bool block_file_open(struct block_node *node, bool auto_read_only, GError **err);
+/* Opens it again, to write, where that was not possible before (not_writable). Nothing is in
+ * flight, no lock is held. *err HOST; then it is as it was. */
+bool block_file_make_writable(struct block_node *node, GError **err);
 /* Its filesystem is one that no other host writes to. What is not known may be shared. */
 bool block_file_is_host_alone(int fd);
 /* The length as it is now, in whole sectors; -errno. */

@@ -229,7 +229,7 @@ bool block_attach(struct block_node *node, const struct block_user_ops *ops, voi
         error_set(err, FERRY_ERROR_USER, "Block node is read-only");
         return false;
     }
-    if (!read_only && leaf->not_writable) {
+    if (!read_only && leaf->not_writable && set->active) {
         error_set(err, FERRY_ERROR_HOST,
                   "Could not open '%s': %s; give readonly=on (read-only=on with -blockdev) for a "
                   "disk that is only read",

@@ -525,6 +525,38 @@ class BlockDevice(DiskCase):
                 if says:
                     self.assertIn(says, found[0]["reason"])
 
+    def test_writable_later(self):
+        """Some storage can be written on one host at a time: the destination may be there before,
+        and opens it again when the guest comes. Where it still cannot, the guest stays."""
+        loop = self.loop()
+        disk = self.disk(loop.device)
+        for stays in (True, False):
+            with self.subTest(stays):
+                self.src = self.vm(*disk, name="source")
+                driver = DiskDriver(self, self.src)
+                driver.write(0, pattern(512))
+                loop.set_read_only(True)
+                self.another_destination(extra_args=disk)
+                migrate.set_capabilities(self.src, return_path=True)
+                if not stays:
+                    loop.set_read_only(False)
+                migrate.start(self.src, self.uri)
+                if stays:
+                    said = migrate.wait_status(self.src, "failed")["error-desc"]
+                    self.assertIn(f"Disk 'd0': Could not open '{loop.device}': Permission denied",
+                                  said)
+                    self.dst.wait(1)
+                    loop.set_read_only(False)
+                    self.src.wait_state("running")
+                    vm = self.src
+                else:
+                    self.arrive(driver)
+                    vm = self.dst
+                self.assertEqual(self.locked(loop.device), WRITER)
+                driver.write(8, pattern(512, 8))
+                driver.check()
+                vm.quit()
+
     def test_full_below_at_the_end(self):
         """What the guest wrote is in the page cache and finds no room below the device: it cannot
         be handed over, and the guest stays."""

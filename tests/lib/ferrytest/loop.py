@@ -42,6 +42,10 @@ class Loop:
         if result.returncode:
             raise AssertionError(result.stderr)
 
+    def set_read_only(self, read_only):
+        """The kernel refuses writes from now on, also of those who have it open, or no more."""
+        subprocess.run(["blockdev", "--setro" if read_only else "--setrw", self.device], check=True)
+
     def settle(self):
         """What was written to the device through the page cache is in the file."""
         fd = os.open(self.device, os.O_RDONLY)
