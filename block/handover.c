@@ -173,7 +173,10 @@ bool block_flush_all(struct vm *vm, GError **err)
     g_autoptr(GPtrArray) flushes = g_ptr_array_new();
     bool ok = true;
 
-    for (unsigned i = 0; set && i < set->nodes->len; i++) {
+    if (!set) {
+        return true;
+    }
+    for (unsigned i = 0; i < set->nodes->len; i++) {
         struct block_node *node = g_ptr_array_index(set->nodes, i);
 
         if (needs_flush(node)) {

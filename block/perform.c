@@ -58,7 +58,7 @@ static void copy(const struct block_io *io, uint64_t at, char *buffer, size_t le
         } else {
             memcpy(buffer, guest, part);
         }
-        buffer += buffer ? part : 0;
+        buffer = buffer ? buffer + part : NULL;
         length -= part;
         at = 0;
     }
