@@ -315,11 +315,13 @@ static void exit_later(void *opaque)
 
 static void fail(struct incoming *in, const GError *error)
 {
-    if (g_error_matches(error, FERRY_ERROR, FERRY_ERROR_CANCELLED)) {
+    vm_lock(in->vm);
+    if (g_error_matches(error, FERRY_ERROR, FERRY_ERROR_CANCELLED) &&
+        (atomic_load(&in->cancelled) || in->vm->exiting)) {
+        vm_unlock(in->vm);
         return; /* the process ends: nobody asks */
     }
     report_error("load of migration failed: %s", error->message);
-    vm_lock(in->vm);
     in->error = g_strdup(error->message);
     if (in->m->status == MIGRATION_STATUS_SETUP || in->m->status == MIGRATION_STATUS_ACTIVE ||
         in->m->status == MIGRATION_STATUS_POSTCOPY_ACTIVE) {

@@ -208,13 +208,16 @@ bool postcopy_has_package(const struct load *l)
 bool postcopy_say(struct load *l, unsigned type, const void *payload, size_t len, GError **err)
 {
     struct postcopy_in *p = postcopy_of(l);
+    GError *error = NULL;
 
     if (!p) {
         return return_path_send(l->ch, type, payload, len, err);
     }
     mutex_lock(&p->say_lock);
-    bool ok = p->ch ? return_path_send(p->ch, type, payload, len, err)
-                    : return_path_send(l->ch, type, payload, len, err);
+    bool ok = return_path_send(p->ch ? p->ch : l->ch, type, payload, len, &error);
+    if (!ok) {
+        g_propagate_error(err, listen_real_reason(p, error));
+    }
     mutex_unlock(&p->say_lock);
     return ok;
 }
@@ -423,6 +426,7 @@ void postcopy_in_free(struct postcopy_in *p)
         gate_free(p);
         arrival_free(p->arrival);
         mutex_clear(&p->say_lock);
+        g_clear_error(&p->unsent);
         g_free(p->package);
         g_free(p);
     }

@@ -263,6 +263,15 @@ static bool read_link(struct postcopy_in *p, GError **err)
     }
 }
 
+GError *listen_real_reason(struct postcopy_in *p, GError *error)
+{
+    if (!p->unsent || !g_error_matches(error, FERRY_ERROR, FERRY_ERROR_CANCELLED)) {
+        return error;
+    }
+    g_error_free(error);
+    return g_error_copy(p->unsent);
+}
+
 static gpointer listen_thread(gpointer opaque)
 {
     struct postcopy_in *p = opaque;
@@ -270,7 +279,9 @@ static gpointer listen_thread(gpointer opaque)
     GError *error = NULL;
     bool all = read_link(p, &error);
 
-    p->why = error;
+    mutex_lock(&p->say_lock);
+    p->why = listen_real_reason(p, error);
+    mutex_unlock(&p->say_lock);
     mutex_lock(&m->lock);
     p->link = all;
     bool never = !all && !p->l->go && !p->run;
@@ -310,6 +321,7 @@ bool listen_start(struct postcopy_in *p, struct channel *ch, struct stream_in *s
     mutex_lock(&p->say_lock);
     p->ch = channel_ref(ch);
     p->named = NULL;
+    g_clear_error(&p->unsent);
     p->asking = stream; /* on a later link not before its RESUME_ACK */
     mutex_unlock(&p->say_lock);
     if (p->own_stream) {
@@ -523,6 +535,7 @@ bool listen_request(void *opaque, struct ram_block *b, uint64_t offset, uint64_t
     uint64_t start = GUINT64_TO_BE(offset);
     uint32_t bytes = GUINT32_TO_BE((uint32_t)length);
     size_t name_len = strlen(b->idstr), len = 12;
+    g_autoptr(GError) error = NULL;
     bool ok = false;
 
     memcpy(payload, &start, 8);
@@ -537,9 +550,12 @@ bool listen_request(void *opaque, struct ram_block *b, uint64_t offset, uint64_t
             len += 1 + name_len;
         }
         ok = return_path_send(p->ch, named ? RETURN_REQ_PAGES : RETURN_REQ_PAGES_ID, payload, len,
-                              NULL);
+                              &error);
         p->named = b;
         if (!ok) {
+            if (!p->unsent && !g_error_matches(error, FERRY_ERROR, FERRY_ERROR_CANCELLED)) {
+                p->unsent = g_steal_pointer(&error);
+            }
             channel_shutdown(p->ch); /* who reads it sees to the rest */
         }
     }

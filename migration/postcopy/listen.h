@@ -37,6 +37,7 @@ struct postcopy_in {
     struct channel *ch;    /* say_lock; NULL: none */
     bool asking;           /* say_lock; both sides know what is missing: pages may be asked for */
     const struct ram_block *named; /* say_lock; the block of the last request on this link */
+    GError *unsent; /* say_lock; why a request could not be sent, after which the link was ended */
 };
 
 /* Starts "mig/listen" on a link; takes a reference to ch. stream: what is read from it already,
@@ -45,6 +46,9 @@ bool listen_start(struct postcopy_in *p, struct channel *ch, struct stream_in *s
                   GError **err);
 /* Waits for the end of the thread. True: all memory has come. False and *err: the link is lost. */
 bool listen_join(struct postcopy_in *p, GError **err);
+/* Of an error of this link: where the link was ended by us because it broke, why it broke. Takes
+ * error, which may be NULL. say_lock. */
+GError *listen_real_reason(struct postcopy_in *p, GError *error);
 /* After SHUT 0: whether the source has heard it. */
 bool listen_bye(struct postcopy_in *p);
 /* Closes a link whose thread was joined. */

@@ -141,8 +141,9 @@ class DeviceMoments(Disks, PostcopyCase):
     def kill_at(self, who, delay, drive, postcopy):
         self.begin(drive)
         migrate.start(self.src, self.uri, max_bandwidth=30 * MIB, max_postcopy_bandwidth=30 * MIB)
+        # before that the destination has heard of nobody, and would wait on
+        migrate.wait_status(self.src, "active", "device", "completed")
         if postcopy:
-            migrate.wait_status(self.src, "active", "device", "completed")
             try:
                 self.src.cmd("migrate-start-postcopy")
             except QmpError:

@@ -6,7 +6,9 @@ Nothing hangs, the guest never runs twice, and whoever is left says what it know
 
 import os
 import random
+import socket
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "migration"))
@@ -93,6 +95,49 @@ class PostcopyMoments(PostcopyCase):
             with self.subTest(who=who, delay=delay):
                 self.kill_at(who, delay, preempt=i % 4 > 1)
 
+    def test_request_that_cannot_be_sent(self):
+        """A device that is loaded asks for memory, and the source takes no more questions but has not
+        closed: the destination ends, with a sentence, and the guest goes on where it was."""
+        src, dst = self.postcopy_pair(smp=1, destination={"qtest": True})
+        link = connect(self.uri[5:])
+        there = self.link()
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(there[5:])
+        listener.listen(1)
+        migrate.hold(dst, "incoming-loaded")
+        migrate.start(src, there, max_bandwidth=4 << 20, max_postcopy_bandwidth=4096)
+        here = listener.accept()[0]
+        self.addCleanup(listener.close)
+        self.addCleanup(link.close)
+        self.addCleanup(here.close)
+        pumps = [threading.Thread(target=self.pump, args=ends, daemon=True)
+                 for ends in ((here, link), (link, here))]
+        for pump in pumps:
+            pump.start()
+        migrate.wait_status(src, "active")
+        src.cmd("migrate-start-postcopy")
+        migrate.wait_held(dst, "incoming-loaded")
+        link.shutdown(socket.SHUT_RD)
+        try:
+            dst.qtest.read(12 << 20, 8)
+        except AssertionError:
+            pass  # nobody brings it
+        migrate.release(dst)
+        dst.wait(1)
+        self.assertRegex(dst.stderr(), "load of migration failed: .*Broken pipe")
+        here.shutdown(socket.SHUT_RDWR)
+        migrate.wait_status(src, "failed")
+        src.wait_state("running")
+        src.guest.check()
+
+    @staticmethod
+    def pump(source, sink):
+        try:
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        except OSError:
+            pass
+
     # --- commands ---
 
     def bring(self, side, state):
@@ -124,7 +169,6 @@ class PostcopyMoments(PostcopyCase):
         return None
 
     def silent_listener(self, path):
-        import socket
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(path)
         listener.listen(1)
