@@ -23,6 +23,9 @@
 
 /* So many may wait for their answer; no more are sent to a peer that gives none. */
 #define PINGS_MAX 16u
+/* What has arrived and nobody has read: how often it is looked for, and how long. */
+#define READ_AGAIN_US   (50 * 1000)
+#define READ_LONGEST_MS 10000
 
 struct return_path {
     struct channel *ch;
@@ -538,9 +541,18 @@ bool return_path_check(struct return_path *rp, GError **err)
 bool return_path_failure(struct return_path *rp, unsigned timeout_ms, GError **err)
 {
     gint64 deadline = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
+    gint64 last = deadline + (gint64)READ_LONGEST_MS * 1000;
 
     mutex_lock(&rp->lock);
-    while (!rp->error && !rp->closed && cond_wait_until(&rp->cond, &rp->lock, deadline)) {
+    while (!rp->error && !rp->closed) {
+        if (cond_wait_until(&rp->cond, &rp->lock, deadline)) {
+            continue;
+        }
+        /* what has arrived is read as soon as a busy host lets "mig/return" run */
+        if (deadline >= last || !channel_wait_readable(rp->ch, 0)) {
+            break;
+        }
+        deadline = MIN(last, g_get_monotonic_time() + READ_AGAIN_US);
     }
     bool said = rp->error && g_error_matches(rp->error, FERRY_ERROR, FERRY_ERROR_PEER);
     if (said) {

@@ -55,8 +55,8 @@ bool return_path_ask_pong(struct return_path *rp, uint32_t value);
 /* False and *err when the path has broken, or the destination said that it failed (PEER, with its
  * own words where it gave any). Any thread. */
 bool return_path_check(struct return_path *rp, GError **err);
-/* The link has broken: reads what is still on its way, for at most timeout_ms. True and *err: the
- * destination itself said why it failed. */
+/* The link has broken: reads what is still on its way, for at most timeout_ms, and all that has
+ * arrived by then. True and *err: the destination itself said why it failed. */
 bool return_path_failure(struct return_path *rp, unsigned timeout_ms, GError **err);
 /*
  * Whether the destination certainly does not run the guest, after a wait for SHUT failed: it said
