@@ -16,6 +16,7 @@
 #include "hw/device.h"
 #include "hw/i386/savevm-order.h"
 #include "io/channel-private.h"
+#include "migration/announce-wire.h"
 #include "migration/check/side.h"
 #include "migration/check/wire.h"
 #include "migration/internal.h"
@@ -709,6 +710,18 @@ static void put_greeting(struct fuzz_machine *m, struct stream_out *o, unsigned 
     }
 }
 
+/* Which IP address a network device has. */
+static void put_addresses(struct stream_out *o)
+{
+    static const uint8_t address[16] = { 192, 0, 2, 7 };
+
+    put_command(o, STREAM_CMD_FERRY_ADDRESSES, ANNOUNCE_ENTRY);
+    out_be64(o, UINT64_C(0xfeb02e00));
+    out_u8(o, 4);
+    out_u8(o, 0);
+    out_bytes(o, address, sizeof(address));
+}
+
 /* Everything behind the guest's stop, with post-copy. */
 static void put_postcopy(struct fuzz_machine *m, struct stream_out *o, unsigned how)
 {
@@ -725,6 +738,9 @@ static void put_postcopy(struct fuzz_machine *m, struct stream_out *o, unsigned 
     out_be64(o, FUZZ_RAM - TARGET_PAGE_SIZE);
     out_be64(o, TARGET_PAGE_SIZE);
     put_command(inner, STREAM_CMD_POSTCOPY_LISTEN, 0);
+    if (how & FUZZ_STREAM_COMMIT) {
+        put_addresses(inner);
+    }
     must(savevm_save(m->vm->savevm, inner, NULL, &err), &err);
     if (!(how & FUZZ_STREAM_COMMIT)) {
         put_command(inner, STREAM_CMD_POSTCOPY_RUN, 0);
@@ -811,6 +827,9 @@ GByteArray *fuzz_machine_stream(struct fuzz_machine *m, unsigned how)
         must(out_flush(o, &err), &err);
         out_free(o);
         return bytes;
+    }
+    if (how & FUZZ_STREAM_COMMIT) {
+        put_addresses(o);
     }
     must(savevm_save(m->vm->savevm, o, NULL, &err), &err);
     out_u8(o, STREAM_EOF);
