@@ -20,16 +20,17 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MEMORY     (1u << 20)
-#define CODE       0x1000u
-#define HANDLER    0x2000u
-#define COUNTER    0x5000u
-#define STACK      0x8000u
-#define VECTOR     0x40u
-#define GSI        24u
-#define ROUNDS     6u
-#define SETTLE_US  30.0
-#define PATIENCE_S 2.0
+#define MEMORY        (1u << 20)
+#define CODE          0x1000u
+#define HANDLER       0x2000u
+#define COUNTER       0x5000u
+#define STACK         0x8000u
+#define VECTOR        0x40u
+#define GSI           24u
+#define CPUID_ENTRIES 256u
+#define ROUNDS        6u
+#define SETTLE_US     30.0
+#define PATIENCE_S    2.0
 
 /* In real mode with an x2APIC: switch the APIC on, allow interrupts, halt for ever. */
 static const uint8_t code[] = {
@@ -64,6 +65,16 @@ static int must(int result, const char *what)
     return result;
 }
 
+static void *make(size_t size)
+{
+    void *zeroed = calloc(1, size);
+
+    if (!zeroed) {
+        abort();
+    }
+    return zeroed;
+}
+
 static double now_us(clockid_t clock)
 {
     struct timespec t;
@@ -85,16 +96,16 @@ static void *run(void *unused)
 
 static void make_vcpu(int kvm)
 {
-    struct {
-        struct kvm_cpuid2 head;
-        struct kvm_cpuid_entry2 entries[256];
-    } cpuid = { .head.nent = 256 };
+    struct kvm_cpuid2 *cpuid =
+        make(sizeof(*cpuid) + CPUID_ENTRIES * sizeof(struct kvm_cpuid_entry2));
     struct kvm_regs regs = { .rip = CODE, .rflags = 2, .rsp = STACK };
     struct kvm_sregs sregs;
 
     vcpu_fd = must(ioctl(vm_fd, KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
-    must(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid), "KVM_GET_SUPPORTED_CPUID");
-    must(ioctl(vcpu_fd, KVM_SET_CPUID2, &cpuid), "KVM_SET_CPUID2");
+    cpuid->nent = CPUID_ENTRIES;
+    must(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid), "KVM_GET_SUPPORTED_CPUID");
+    must(ioctl(vcpu_fd, KVM_SET_CPUID2, cpuid), "KVM_SET_CPUID2");
+    free(cpuid);
     must(ioctl(vcpu_fd, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
     sregs.cs.base = sregs.cs.selector = 0;
     sregs.apic_base |= 0xc00; /* x2APIC */
@@ -104,13 +115,7 @@ static void make_vcpu(int kvm)
 
 static void make_machine(void)
 {
-    struct {
-        struct kvm_irq_routing head;
-        struct kvm_irq_routing_entry entry;
-    } routing = { .head.nr = 1,
-                  .entry = { .gsi = GSI,
-                             .type = KVM_IRQ_ROUTING_MSI,
-                             .u.msi = { .address_lo = 0xfee00000, .data = VECTOR } } };
+    struct kvm_irq_routing *routing = make(sizeof(*routing) + sizeof(struct kvm_irq_routing_entry));
     struct kvm_userspace_memory_region region = { .memory_size = MEMORY };
     int kvm = must(open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm");
     struct kvm_irqfd irqfd;
@@ -128,7 +133,14 @@ static void make_machine(void)
     region.userspace_addr = (uintptr_t)memory;
     must(ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &region), "KVM_SET_USER_MEMORY_REGION");
     make_vcpu(kvm);
-    must(ioctl(vm_fd, KVM_SET_GSI_ROUTING, &routing), "KVM_SET_GSI_ROUTING");
+    routing->nr = 1;
+    routing->entries[0] = (struct kvm_irq_routing_entry){
+        .gsi = GSI,
+        .type = KVM_IRQ_ROUTING_MSI,
+        .u.msi = { .address_lo = 0xfee00000, .data = VECTOR },
+    };
+    must(ioctl(vm_fd, KVM_SET_GSI_ROUTING, routing), "KVM_SET_GSI_ROUTING");
+    free(routing);
     event_fd = must(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), "eventfd");
     irqfd = (struct kvm_irqfd){ .fd = (uint32_t)event_fd, .gsi = GSI };
     must(ioctl(vm_fd, KVM_IRQFD, &irqfd), "KVM_IRQFD");
