@@ -26,13 +26,13 @@ class DiskDriver:
     """The driver of one disk, wherever its machine is. Without 1 << FLUSH_FEATURE among its features
     each write is on the disk before it is done."""
 
-    def __init__(self, case, vm, number=0, legacy=True, queues=1, features=0):
+    def __init__(self, case, vm, number=0, legacy=True, queues=1, features=0, size=64):
         self.case, self.content = case, {}
         self.device = VirtioMmio(vm.qtest, slot(number), legacy,
                                  Memory(RINGS + number * 0x200000))
         self.device.start(features)
         for i in range(queues):
-            self.device.add_queue(i, 64)
+            self.device.add_queue(i, size)
         self.device.driver_ok()
         self.out = {}  # (queue, head): (kind, sector, address, length)
 

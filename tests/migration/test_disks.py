@@ -9,7 +9,7 @@ import unittest
 
 from ferrytest import migrate
 from ferrytest.loop import Loop
-from diskcase import FLUSH_FEATURE, MIB, OUT, READER, WRITER, DiskDriver, Disks, pattern
+from diskcase import FLUSH, FLUSH_FEATURE, MIB, OUT, READER, WRITER, DiskDriver, Disks, pattern
 from migrationcase import COMMITTED, DESTINATION_POINTS, SOURCE_POINTS, MigrationCase
 
 
@@ -112,6 +112,26 @@ class Move(DiskCase):
             self.dst.quit()
             self.src.quit()
             self.assert_content(path, driver)
+
+    def test_ring_of_several_pages(self):
+        """Answers in a page of the ring that has nothing else of it that changes."""
+        self.disks(self.disk(self.image(), device=",queue-size=1024"))
+        driver = DiskDriver(self, self.src, size=1024)
+        for _ in range(2):
+            for _ in range(270):
+                driver.offer(FLUSH, 0)
+            driver.kick()
+            driver.collect()
+        migrate.hold(self.src, "active")
+        migrate.start(self.src, self.uri)
+        migrate.wait_held(self.src, "active")
+        for i in range(20):
+            driver.offer(OUT, i * 8, pattern(4096, i))
+        driver.kick()
+        migrate.release(self.src)
+        self.arrive(driver)
+        driver.collect()
+        driver.check()
 
     def test_offered_but_not_told(self):
         """In the ring and never kicked: the destination looks when it starts."""
