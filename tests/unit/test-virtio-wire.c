@@ -351,6 +351,10 @@ static void test_features(void)
     g_assert_nonnull(wide);
     put_be(wide + 21 + 4, 8, 1);
     g_assert_false(load(RNG, s.version, copy, s.len, &err));
+    g_assert_nonnull(strstr(err->message, " in one place and 0x1 in another"));
+    g_clear_error(&err);
+    put_be(copy + 16, 4, 1); /* the low half, behind selectors, status and queue */
+    g_assert_false(load(RNG, s.version, copy, s.len, &err));
     g_assert_nonnull(
         strstr(err->message, "Features 0x1 unsupported. Allowed features: 0x39000000"));
 }
