@@ -34,6 +34,7 @@
 #include "qapi/json.h"
 #include "system/vm-init.h"
 #include "util/error.h"
+#include "util/sync.h"
 
 #define AREAS       UINT64_C(0x100000)
 #define AREA        UINT64_C(0x40000) /* per device */
@@ -61,8 +62,8 @@ struct fuzz_core {
     unsigned sections;
 
     /* between the threads */
-    GMutex lock;
-    GCond cond;
+    struct mutex lock;
+    struct cond cond;
     bool idle;            /* the I/O thread has come to the end of its work */
     bool hold, held;      /* memory does not come; the I/O thread waits for some */
     unsigned let_through; /* times that it comes all the same */
@@ -219,10 +220,10 @@ static gboolean on_idle(gpointer opaque)
 {
     struct fuzz_core *c = opaque;
 
-    g_mutex_lock(&c->lock);
+    mutex_lock(&c->lock);
     c->idle = true;
-    g_cond_broadcast(&c->cond);
-    g_mutex_unlock(&c->lock);
+    cond_broadcast(&c->cond);
+    mutex_unlock(&c->lock);
     return G_SOURCE_REMOVE;
 }
 
@@ -232,18 +233,18 @@ void fuzz_driver_rest(struct fuzz_driver *d)
     struct vm *vm = d->m->vm;
     GSource *source = g_idle_source_new();
 
-    g_mutex_lock(&c->lock);
+    mutex_lock(&c->lock);
     c->idle = false;
-    g_mutex_unlock(&c->lock);
+    mutex_unlock(&c->lock);
     g_source_set_priority(source, G_PRIORITY_LOW);
     g_source_set_callback(source, on_idle, c, NULL);
     g_source_attach(source, virtio_context(vm));
     vm_unlock(vm);
-    g_mutex_lock(&c->lock);
+    mutex_lock(&c->lock);
     while (!c->idle && !(c->held && c->hold && !c->let_through)) {
-        g_cond_wait(&c->cond, &c->lock);
+        cond_wait(&c->cond, &c->lock);
     }
-    g_mutex_unlock(&c->lock);
+    mutex_unlock(&c->lock);
     vm_lock(vm);
     g_source_destroy(source);
     g_source_unref(source);
@@ -262,14 +263,14 @@ static bool gate(void *opaque, struct ram_block *block G_GNUC_UNUSED, uint64_t o
         return true;
     }
     vm_unlock(vm);
-    g_mutex_lock(&c->lock);
+    mutex_lock(&c->lock);
     c->held = true;
-    g_cond_broadcast(&c->cond);
-    while (c->hold && !c->let_through && g_cond_wait_until(&c->cond, &c->lock, end)) {
+    cond_broadcast(&c->cond);
+    while (c->hold && !c->let_through && cond_wait_until(&c->cond, &c->lock, end)) {
     }
     c->held = false;
     c->let_through -= c->let_through ? 1 : 0;
-    g_mutex_unlock(&c->lock);
+    mutex_unlock(&c->lock);
     vm_lock(vm);
     return true;
 }
@@ -279,11 +280,11 @@ static void hold(struct fuzz_driver *d, unsigned kind)
 {
     struct fuzz_core *c = d->core;
 
-    g_mutex_lock(&c->lock);
+    mutex_lock(&c->lock);
     c->hold = kind && (kind == 1 || c->hold);
     c->let_through = kind > 1 && c->hold ? kind - 1 : 0;
-    g_cond_broadcast(&c->cond);
-    g_mutex_unlock(&c->lock);
+    cond_broadcast(&c->cond);
+    mutex_unlock(&c->lock);
     if (kind == 1) {
         memory_set_gate(d->m->vm->memory, gate, d);
     }
@@ -726,8 +727,8 @@ static void make_machine(struct fuzz_driver *d)
     struct fuzz_core *c = d->core = g_new0(struct fuzz_core, 1);
 
     g_assert_cmpuint(d->count, <=, DEVICES_MAX);
-    g_mutex_init(&c->lock);
-    g_cond_init(&c->cond);
+    mutex_init(&c->lock);
+    cond_init(&c->cond);
     d->m = fuzz_machine_new_with(add_devices, d);
     c->sections = fuzz_machine_section_count(d->m);
     c->pristine = fuzz_machine_devices(d->m);
