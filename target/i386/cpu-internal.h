@@ -153,6 +153,7 @@ struct x86_cpu {
     struct apic_state apic;
     bool pending;      /* state and apic must be put into KVM */
     bool late_pending; /* the TSC and what depends on it must */
+    bool asleep;       /* it may sleep in KVM for what was before a reset, see wake() */
     uint64_t stop_tsc; /* the TSC when the vCPUs last stopped */
     bool stop_tsc_valid;
 };

@@ -9,12 +9,14 @@
  */
 #include <string.h>
 
+#include "accel/accel.h"
 #include "accel/kvm.h"
 #include "cpu-model.h"
 #include "hw/device.h"
 #include "hw/i386/kvmclock.h"
 #include "hw/i386/savevm-order.h"
 #include "system/config.h"
+#include "system/vm.h"
 #include "util/clock.h"
 #include "util/error.h"
 
@@ -35,11 +37,27 @@ static void cpus_reset(void *opaque)
 
         cpu_state_reset(cpu, &cpu->state);
         apic_state_reset(cpu, &cpu->apic);
-        cpu->pending = cpu->late_pending = true;
+        cpu->pending = cpu->late_pending = cpu->asleep = true;
         cpu->stop_tsc_valid = false;
     }
     all->loaded = false;
     all->adjust_at = 0;
+}
+
+/*
+ * A vCPU that has touched a page which the host has yet to bring (post-copy) sleeps in KVM until
+ * that is there. Putting the state of a reset makes KVM forget that it waits for the page, and not
+ * that it sleeps: without an event it would never run again. An interrupt of the kind "remote
+ * read", which no APIC of these processors delivers, wakes it up and does nothing else; where it
+ * did not sleep, its next HLT may end at once, as HLT may. Others than the first wait for INIT,
+ * which wakes them.
+ */
+static void wake(struct x86_cpu *cpu)
+{
+    if (cpu->asleep && cpu->vcpu.index == 0) {
+        cpu->all->vm->accel->ops->msi(cpu->all->vm, UINT64_C(0xfee00000), 0x300);
+    }
+    cpu->asleep = false;
 }
 
 static bool cpus_put(void *opaque, GError **err)
@@ -55,6 +73,7 @@ static bool cpus_put(void *opaque, GError **err)
                 !cpu_kvm_put(cpu, &cpu->state, err)) {
                 return false;
             }
+            wake(cpu);
             cpu->late_pending = true;
         }
         late = late || cpu->late_pending;
@@ -261,6 +280,9 @@ bool x86_cpus_new(struct vm *vm, const struct vm_config *cfg, GError **err)
         kvm_part_add(vm, KVM_STAGE_VCPU, &cpus_part_ops, all);
     }
     cpus_reset(all);
+    for (unsigned i = 0; i < all->count; i++) {
+        all->cpus[i].asleep = false; /* it has never run */
+    }
     *all->reset_state = all->cpus[0].state;
     ok = cpus_register(all, err);
 
