@@ -614,8 +614,9 @@ class Saved(DiskCase):
         vm = self.vm(*self.disk(short), name="short", incoming="exec:cat " + self.path("saved"))
         vm.wait_state("running")
         driver.moved(vm)
-        self.assertIn(f"The guest knows 4096 sectors of disk 'd0', but '{short}' has only 2048: give "
-                      "the destination the image that the source has", vm.stderr())
+        words = (f"The guest knows 4096 sectors of disk 'd0', but '{short}' has only 2048: give "
+                 "the destination the image that the source has")
+        migrate.wait_for("word of the short image", lambda: words in vm.stderr())
         self.assertEqual(driver.read(0, 512), bytes(512))
         driver.offer(OUT, 3000, pattern(512, 5))
         driver.kick()
