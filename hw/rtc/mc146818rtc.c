@@ -280,13 +280,28 @@ static struct alarm get_alarm(const struct rtc *rtc)
     };
 }
 
-static bool alarm_matches(const struct alarm *a, int64_t seconds)
+/*
+ * The first second from t on in which the alarm comes; t + DAY where it comes in none (an hour that
+ * no day has). A move asks this while the guest stands still: it goes by hours and minutes.
+ */
+static int64_t alarm_from(const struct alarm *a, int64_t t)
 {
-    int in_day = (int)((seconds % DAY + DAY) % DAY);
+    int64_t end = t + DAY;
 
-    return (a->second < 0 || a->second == in_day % 60) &&
-           (a->minute < 0 || a->minute == in_day / 60 % 60) &&
-           (a->hour < 0 || a->hour == in_day / 3600);
+    while (t < end) {
+        int in_day = (int)((t % DAY + DAY) % DAY);
+
+        if (a->hour >= 0 && a->hour != in_day / 3600) {
+            t += 3600 - in_day % 3600;
+        } else if (a->minute >= 0 && a->minute != in_day / 60 % 60) {
+            t += 60 - in_day % 60;
+        } else if (a->second >= 0 && a->second != in_day % 60) {
+            t++;
+        } else {
+            return t;
+        }
+    }
+    return end;
 }
 
 static bool wants_updates(const struct rtc *rtc)
@@ -309,11 +324,8 @@ static void rtc_catch_up(struct rtc *rtc)
         int64_t from = now - rtc->seen > DAY ? now - DAY : rtc->seen;
 
         rtc->s.cmos[CMOS_C] |= C_UPDATE;
-        for (int64_t t = from + 1; t <= now; t++) {
-            if (alarm_matches(&alarm, t)) {
-                rtc->s.cmos[CMOS_C] |= C_ALARM;
-                break;
-            }
+        if (alarm_from(&alarm, from + 1) <= now) {
+            rtc->s.cmos[CMOS_C] |= C_ALARM;
         }
     }
     rtc->seen = now;
@@ -619,12 +631,7 @@ static uint64_t next_alarm_ns(const struct rtc *rtc)
     struct alarm alarm = get_alarm(rtc);
     int64_t now = floor_seconds(time_ns(rtc));
 
-    for (int64_t t = now + 1; t <= now + DAY; t++) {
-        if (alarm_matches(&alarm, t)) {
-            return (uint64_t)source_at(rtc, t);
-        }
-    }
-    return (uint64_t)source_at(rtc, now + DAY);
+    return (uint64_t)source_at(rtc, MIN(alarm_from(&alarm, now + 1), now + DAY));
 }
 
 static bool rtc_save(void *opaque, void *state, GError **err G_GNUC_UNUSED)

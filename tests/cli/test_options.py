@@ -87,7 +87,7 @@ BAD = {
         ("if=none,id=d", "'file'"),
         ("file=/dev/null,format=raw,if=ide", "virtio-blk-device"),
         ("file=/dev/null,if=none", "format=raw"),
-        ("file=/dev/null,format=raw,if=none", "regular file"),
+        ("file=/dev/null,format=raw,if=none", "neither a file nor a block device"),
         ("file=/nonexistent,format=raw,if=none,id=d", "No such file or directory"),
         ("file=/nonexistent,format=qcow2,if=none,id=d", "'qcow2'"),
         ("file=/nonexistent,format=raw,if=none,id=d,snapshot=on", "'snapshot'"),
