@@ -212,8 +212,7 @@ static void test_unreadable(void)
                      "Parameter 'choice' does not accept value 'yes', only 'off', 'on', 'auto'");
     check_unreadable("which=green",
                      "Parameter 'which' does not accept value 'green', only 'red', 'blue'");
-    check_unreadable("usb=on",
-                     "Parameter 'usb' does not accept value 'on': there is no USB");
+    check_unreadable("usb=on", "Parameter 'usb' does not accept value 'on': there is no USB");
     check_unreadable("size=1x", "Parameter 'size' expects a size below 2^64, a number with an "
                                 "optional suffix k, M, G, T, P or E");
 }
