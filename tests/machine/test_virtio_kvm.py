@@ -72,9 +72,10 @@ class Notification(TestCase):
         self.ask()  # nothing is set up: nothing happens
         for _ in range(3):  # set up and reset again
             self.ring()
-            for _ in range(5):
+            for n in range(5):
                 addr = self.request()
-                self.assertIsNone(self.queue.poll())
+                if n == 0:  # after one request the device looks once more, and may find this one
+                    self.assertIsNone(self.queue.poll())
                 self.ask()
                 self.assertEqual(self.queue.wait()[1], 16)
                 self.assertNotEqual(self.vm.qtest.read(addr, 16), bytes(16))

@@ -103,7 +103,8 @@ class Recovery(PostcopyCase):
 
     def test_stalled(self):
         """Nothing breaks, and nothing comes: link-timeout says when that is a lost link."""
-        src, dst, relay = self.relayed(True)
+        # a guest that asks for some pages all the time, and in the time below not for all of them
+        src, dst, relay = self.relayed(True, guest="report=100 rate=50 vrate=50 pattern=random")
         for vm in (src, dst):
             migrate.set_parameters(vm, link_timeout=int(migrate.scaled(2) * 1000))
         self.switch(src, relay.uri)
