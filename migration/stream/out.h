@@ -13,7 +13,12 @@
 #include "io/channel.h"
 
 #define OUT_MAX_IOV 1024
-#define OUT_BUFFER  (64 * 1024)
+/*
+ * The devices' part of a stream leaves in one write. QEMU's load of a virtio-serial port that has
+ * output in flight (49 KiB) is not safe against a pause of the stream right behind that request: it
+ * carries the request out too early and then calls the driver's ring broken.
+ */
+#define OUT_BUFFER (128 * 1024)
 
 struct stream_out {
     struct channel *ch; /* NULL: collects in `memory` */
