@@ -39,9 +39,6 @@
 
 #define SEGMENT_UNMAP 1u
 
-/* A guest that gives more without end must not keep the thread for itself. */
-#define HANDLE_AT_ONCE 1024
-
 void blk_list_init(struct blk_list *list)
 {
     list->first = NULL;
@@ -365,7 +362,6 @@ static void handle_waiting(struct virtio_blk *b)
 void blk_handle_queue(struct virtio_device *v, struct virtqueue *vq)
 {
     struct virtio_blk *b = (struct virtio_blk *)v;
-    unsigned left = HANDLE_AT_ONCE;
     struct blk_request *r;
 
     block_plug(b->node);
@@ -374,15 +370,11 @@ void blk_handle_queue(struct virtio_device *v, struct virtqueue *vq)
     do {
         virtqueue_want_kicks(vq, false);
         block_plug(b->node);
-        while (left && (r = (struct blk_request *)(void *)virtqueue_pop(vq, sizeof(*r))) &&
-               handle(b, r)) {
-            left--;
+        while ((r = (struct blk_request *)(void *)virtqueue_pop(vq, sizeof(*r))) && handle(b, r)) {
         }
         block_unplug(b->node);
         blk_notify(b);
         virtqueue_want_kicks(vq, true);
-    } while (left && v->running && !v->broken && !virtqueue_is_empty(vq));
-    if (!left) {
-        virtqueue_kick(vq); /* others have their turn */
-    }
+    } while (v->running && !v->broken &&
+             !virtqueue_is_empty(vq)); /* empty: its turn is over, too */
 }

@@ -64,7 +64,7 @@ struct virtqueue *virtqueue_new(struct virtio_device *v, unsigned size,
     vq->index = v->queues->len;
     vq->num_default = size;
     vq->handler = handler;
-    vq->turn = VIRTQUEUE_NO_TURN;
+    vq->turn = VIRTQUEUE_NO_TURN; /* of a call of the handler: a reset meanwhile gives no new one */
     vq->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (vq->kick_fd < 0) {
         v->queue_errno = errno; /* the device is not realized then */

@@ -15,7 +15,7 @@ from migrationcase import MigrationCase
 from streamdecode import hostile
 from streamdecode.build import (Edit, Writer, be, ram_blocks, ram_eos, ram_page, ram_zero,
                                 subsection, word)
-from victim import Victim, good_stream
+from victim import good_stream, load
 
 PAGE = b"\x5a" * 4096
 TOP = 1 << 31
@@ -129,14 +129,7 @@ class Mistakes(MigrationCase):
             Mistakes.edit = Edit(Mistakes.good)
 
     def load(self, data):
-        path = self.path("stream")
-        with open(path, "wb") as f:
-            f.write(data)
-        victim = Victim(self, f"file:{path}")
-        if victim.wait_decided():
-            victim.quit()
-            return None
-        return victim.reason()
+        return load(self, data)
 
     def refused(self, data, words):
         said = self.load(data)

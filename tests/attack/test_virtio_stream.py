@@ -18,7 +18,7 @@ from ferrytest import migrate
 from ferrytest.virtio import Memory, VirtioMmio, slot
 from migrationcase import MigrationCase
 from streamdecode.build import Edit, be, subsection
-from victim import MACHINE, Victim
+from victim import MACHINE, Victim, load
 
 RINGS = 0x800000
 TOP = 1 << 31
@@ -148,14 +148,7 @@ class VirtioStream(MigrationCase):
             return Edit(f.read())
 
     def load(self, edit):
-        path = self.path("stream")
-        with open(path, "wb") as f:
-            f.write(edit.bytes())
-        victim = Victim(self, f"file:{path}", *MACHINE, *self.devices())
-        if victim.wait_decided():
-            victim.quit()
-            return None
-        return victim.reason()
+        return load(self, edit.bytes(), *MACHINE, *self.devices())
 
     def refused(self, edit, says):
         said = self.load(edit)

@@ -34,6 +34,18 @@ def good_stream(case):
         return f.read()
 
 
+def load(case, data, *machine):
+    """What a new one says of these bytes; None: it has taken them, and ended well."""
+    path = case.path("stream")
+    with open(path, "wb") as f:
+        f.write(data)
+    victim = Victim(case, f"file:{path}", *machine)
+    if victim.wait_decided():
+        victim.quit()
+        return None
+    return victim.reason()
+
+
 class Victim:
     def __init__(self, case, incoming, *machine):
         self.case = case
